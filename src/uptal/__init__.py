@@ -1,0 +1,1 @@
+"""uptal: unsupervised pre-training of clip encoders for temporal action localization (UP-TAL, CVPR 2022)."""
