@@ -1,0 +1,65 @@
+"""Shared test set-up: runtime shape checks, the folder of golden files, the folder of real videos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+_HOOK = install_import_hook("uptal", "beartype.beartype")
+
+GOLDEN = Path(os.environ.get("UPTAL_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+DATA = Path(os.environ.get("UPTAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+GOLDEN_STEMS = {
+    "anet_det": ".json.gz",
+    "anet_prop": ".json.gz",
+    "thumos_gtad_eval": ".json.gz",
+    "bb_i3d": ".npz",
+    "bmn_full": ".npz",
+    "bmn_labels": ".npz",
+    "bmn_pipeline": ".npz",
+    "bmn_sample_mask": ".npz",
+    "bmn_small": ".npz",
+    "softnms": ".npz",
+}
+"""Kinds of golden files that the tests of this project compare with, and how their names end."""
+
+_compared: set[Path] = set()
+
+
+def golden_files(stem: str) -> list[Path]:
+    """All golden files of one kind: the stem followed by the end of the name or `_`."""
+    suffix = GOLDEN_STEMS[stem]
+    names = [path for path in sorted(GOLDEN.rglob(f"{stem}*{suffix}")) if "expected" not in path.name]
+    return [path for path in names if path.name == stem + suffix or path.name.startswith(stem + "_")]
+
+
+def golden_params(stem: str):
+    """Parameters for a golden test: one case a file, or one case that skips with a plain message."""
+    files = golden_files(stem)
+    if not files:
+        reason = f"no golden file '{stem}*' in {GOLDEN} (set UPTAL_GOLDEN to the folder that holds them)"
+        return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="absent")]
+    return [pytest.param(path, id=path.name.split(".")[0]) for path in files]
+
+
+@pytest.fixture
+def compared():
+    """Call with a golden file once its comparison is done; the run reports how many were compared."""
+    return _compared.add
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """The folder of real videos; skips when it is not at hand."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real videos at {DATA} (set UPTAL_DATA to a folder that holds them)")
+    return DATA
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if _compared:
+        terminalreporter.write_line(f"golden: {len(_compared)} files compared")
