@@ -1,0 +1,19 @@
+"""Clip encoders: one architecture a file; here are the names that the rest of the house uses."""
+
+from uptal.clipspec import ClipSpec
+from uptal.encoders.contract import ClipEncoder, available, build, name_of
+from uptal.encoders.cost import count_macs, count_parameters
+from uptal.encoders.saving import SavedEncoder, load_encoder, save_encoder
+
+__all__ = [
+    "ClipEncoder",
+    "ClipSpec",
+    "SavedEncoder",
+    "available",
+    "build",
+    "count_macs",
+    "count_parameters",
+    "load_encoder",
+    "name_of",
+    "save_encoder",
+]

@@ -1,0 +1,199 @@
+"""Random crop, flip, colour and blur on the device: one draw for all frames of a role, one pass for the whole batch.
+
+Crop, antialiased resize, flip and Gaussian blur are linear and separable, so they fold into two small matrices a sample
+(rows and columns); brightness, contrast, saturation and hue fold into one 3x3 colour matrix. A batch then costs two
+matrix products and one colour product, without a loop over samples. See `docs/decisions/0003-augmentation.md`.
+
+Letters: B samples, F frames (all axes between the first and C), C colours, H W decoded size, h w output size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from uptal.errors import ConfigError
+
+_GREY = (0.299, 0.587, 0.114)
+"""Luma weights of ITU-R BT.601, as PIL, torchvision and kornia use them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Spatial augmentation (Sec. 3.2.1 names the four operations and no numbers; the numbers are CoCLR's)."""
+
+    size: int = 112
+    """Height and width that the encoder sees (Sec. 4.1.1)."""
+    area: tuple[float, float] = (0.2, 1.0)
+    """Share of the picture that a crop keeps. The paper does not say."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a crop. The paper does not say."""
+    flip: float = 0.5
+    """Probability of a horizontal flip. The paper does not say."""
+    jitter: float = 0.8
+    """Probability of colour jitter. The paper does not say."""
+    brightness: float = 0.4
+    """Brightness factor from [1 - x, 1 + x]."""
+    contrast: float = 0.4
+    """Contrast factor from [1 - x, 1 + x]."""
+    saturation: float = 0.4
+    """Saturation factor from [1 - x, 1 + x]."""
+    hue: float = 0.1
+    """Hue shift from [-x, x] turns of the colour circle."""
+    grey: float = 0.0
+    """Probability of dropping colour. The paper does not list it."""
+    blur: float = 0.5
+    """Probability of Gaussian blur. The paper does not say."""
+    sigma: tuple[float, float] = (0.1, 2.0)
+    """Standard deviation of the blur in output pixels. The paper does not say."""
+    scope: Literal["per_source", "composite"] = "per_source"
+    """Augment each source video by itself before blending (four draws a sample), or the finished synthetic video."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"Augmentation needs size >= 1, 0 < area <= 1 and positive ratios, found {self}.")
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """One draw: arrays when drawn for a sample, tensors when a batch was stacked."""
+
+    box: Float[Tensor, "*N 4"] | Float[np.ndarray, "*N 4"]
+    """Top, left, height, width of the crop as shares of the picture."""
+    flip: Bool[Tensor, "*N"] | Bool[np.ndarray, "*N"]
+    """Whether to mirror left and right."""
+    colour: Float[Tensor, "*N 4"] | Float[np.ndarray, "*N 4"]
+    """Brightness, contrast and saturation factors and the hue shift in turns; 1, 1, 1, 0 changes nothing."""
+    sigma: Float[Tensor, "*N"] | Float[np.ndarray, "*N"]
+    """Standard deviation of the blur in output pixels; 0 for none."""
+
+    def map(self, change) -> AugmentParams:
+        """The same record with `change` applied to every field (stacking, indexing, moving to a device)."""
+        return AugmentParams(*(change(getattr(self, field.name)) for field in fields(self)))
+
+
+def draw(rng: np.random.Generator, count: int, aspect: float, cfg: AugmentConfig) -> AugmentParams:
+    """Draws `count` independent augmentations for pictures of width/height `aspect`."""
+    jitter = rng.random(count) < cfg.jitter
+    factors = [rng.uniform(max(0.0, 1 - x), 1 + x, count) for x in (cfg.brightness, cfg.contrast, cfg.saturation)]
+    colour = np.stack([np.where(jitter, f, 1.0) for f in factors] + [rng.uniform(-cfg.hue, cfg.hue, count) * jitter], 1)
+    colour[rng.random(count) < cfg.grey, 2] = 0.0
+    sigma = rng.uniform(*cfg.sigma, count) * (rng.random(count) < cfg.blur)
+    return AugmentParams(
+        box=_draw_boxes(rng, count, aspect, cfg).astype(np.float32),
+        flip=rng.random(count) < cfg.flip,
+        colour=colour.astype(np.float32),
+        sigma=sigma.astype(np.float32),
+    )
+
+
+def centre(count: int, aspect: float, share: float = 1.0) -> AugmentParams:
+    """The deterministic view: the central square whose side is `share` of the short side, colours untouched."""
+    height, width = share * min(1.0, aspect), share * min(1.0, 1 / aspect)
+    box = np.array([(1 - height) / 2, (1 - width) / 2, height, width], np.float32)
+    return AugmentParams(
+        box=np.tile(box, (count, 1)),
+        flip=np.zeros(count, bool),
+        colour=np.tile(np.array([1, 1, 1, 0], np.float32), (count, 1)),
+        sigma=np.zeros(count, np.float32),
+    )
+
+
+def apply(frames: UInt8[Tensor, "B *F C H W"], params: AugmentParams, size: int) -> Float[Tensor, "B *F C size size"]:
+    """Augments a batch: every sample by its own draw, all its frames alike.
+
+    Args:
+        frames: Decoded pictures, 0 to 255.
+        params: One draw a sample, on the device of `frames`.
+        size: Output height and width.
+
+    Returns:
+        Pictures in [0, 1].
+    """
+    height, width = frames.shape[-2:]
+    rows = _resize_matrix(params.box[:, 0], params.box[:, 2], height, size)
+    columns = _resize_matrix(params.box[:, 1], params.box[:, 3], width, size)
+    blur = _blur_matrix(params.sigma, size)
+    rows, columns = blur @ rows, blur @ columns
+    columns = torch.where(params.flip[:, None, None], columns.flip(1), columns)
+    batch = len(frames)
+    pictures = frames.to(rows.dtype).reshape(batch, -1, width) @ columns.transpose(1, 2)
+    pictures = rows[:, None] @ pictures.reshape(batch, -1, height, size)
+    pictures = _recolour(pictures.reshape(batch, -1, 3, size * size), params.colour)
+    return pictures.reshape(*frames.shape[:-2], size, size)
+
+
+def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: AugmentConfig) -> Float[np.ndarray, "N 4"]:
+    """Random-resized crops: the first of ten tries that fits, else the largest centred crop of an allowed ratio."""
+    tries = (count, 10)
+    area = rng.uniform(*cfg.area, tries)
+    ratio = np.exp(rng.uniform(math.log(cfg.ratio[0]), math.log(cfg.ratio[1]), tries))
+    height, width = np.sqrt(area * aspect / ratio), np.sqrt(area * ratio / aspect)
+    fits = (height <= 1) & (width <= 1)
+    first = fits.argmax(1)
+    pick = np.arange(count)
+    closest = float(np.clip(aspect, *cfg.ratio))
+    height = np.where(fits.any(1), height[pick, first], min(1.0, aspect / closest))
+    width = np.where(fits.any(1), width[pick, first], min(1.0, closest / aspect))
+    place = np.where(fits.any(1)[:, None], rng.random((count, 2)), 0.5)
+    return np.stack([place[:, 0] * (1 - height), place[:, 1] * (1 - width), height, width], 1)
+
+
+def _resize_matrix(start: Float[Tensor, " B"], share: Float[Tensor, " B"], source: int, size: int) -> Float[Tensor, "B h H"]:
+    """Triangle-filter resampling of [start, start + share) to `size` points; antialiased when it shrinks.
+
+    Equal to cropping first and then `interpolate(mode="bilinear", antialias=True)`: pixels outside the crop have no say.
+    """
+    begin, extent = start[:, None, None] * source, share[:, None, None] * source
+    support = (extent / size).clamp(min=1.0)
+    target = begin + (torch.arange(size, device=start.device)[:, None] + 0.5) * extent / size
+    pixel = torch.arange(source, device=start.device) + 0.5
+    weights = (1 - (pixel - target).abs() / support).clamp(min=0.0)
+    inside = (pixel >= begin - 1e-3) & (pixel <= begin + extent + 1e-3)
+    weights = torch.where(inside.any(-1, keepdim=True), weights * inside, weights)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _blur_matrix(sigma: Float[Tensor, " B"], size: int) -> Float[Tensor, "B h h"]:
+    """Gaussian blur over three standard deviations with mirrored borders; the identity where sigma is 0."""
+    reach = min(size - 1, 6)
+    taps = torch.arange(-reach, reach + 1, device=sigma.device)
+    kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2))
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    place = torch.arange(size, device=sigma.device)[:, None] + taps
+    place = (size - 1) - ((size - 1) - place.abs()).abs()
+    matrix = torch.zeros(len(sigma), size, size, device=sigma.device, dtype=sigma.dtype)
+    return matrix.scatter_add(2, place.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1))
+
+
+def _colour_matrix(saturation: Float[Tensor, " B"], hue: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
+    """Saturation, then a turn of the chroma plane by `hue` turns; greys stay as they are."""
+    device = saturation.device
+    grey = torch.tensor(_GREY, device=device).expand(3, 3)
+    eye = torch.eye(3, device=device)
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], device=device)
+    angle = 2 * math.pi * hue
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    turn = torch.stack([one, zero, zero, zero, angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos()], 1)
+    rotate = torch.linalg.inv(to_yiq) @ turn.reshape(-1, 3, 3) @ to_yiq
+    saturate = saturation[:, None, None] * eye + (1 - saturation[:, None, None]) * grey
+    return rotate @ saturate
+
+
+def _recolour(pictures: Float[Tensor, "B F 3 P"], colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B F 3 P"]:
+    """Brightness, contrast about each frame's mean grey, saturation, hue; scaled from 0..255 and clamped to [0, 1]."""
+    brightness, contrast, saturation, hue = colour.unbind(1)
+    matrix = _colour_matrix(saturation, hue) * (brightness * contrast / 255)[:, None, None]
+    grey = torch.tensor(_GREY, device=pictures.device) / 255
+    mean = pictures.mean(-1) @ grey
+    shift = (brightness * (1 - contrast))[:, None] * mean
+    batch, count = pictures.shape[:2]
+    matrix = matrix[:, None].expand(-1, count, -1, -1).reshape(-1, 3, 3)
+    shifted = torch.baddbmm(shift.reshape(-1, 1, 1), matrix, pictures.reshape(batch * count, 3, -1))
+    return shifted.clamp_(0, 1).reshape(pictures.shape)

@@ -1,0 +1,118 @@
+"""Momentum contrast: the queue of negatives, InfoNCE, and the momentum encoder (Sec. 3.2.4, after MoCo).
+
+Knows nothing of videos: it sees unit vectors and ids. Letters: B samples, K queue length, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uptal.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig:
+    """Numbers of the contrastive objective."""
+
+    queue: int = 16384
+    """K, keys kept as negatives (Sec. 4.1.1)."""
+    tau: float = 0.07
+    """Temperature (Sec. 4.1.1)."""
+    momentum: float = 0.999
+    """m of the key encoder. The paper does not say; CoCLR's value."""
+    negatives: Literal["queue", "batch", "both"] = "queue"
+    """Where negatives come from. The paper: a memory queue (Sec. 4.1.1)."""
+    symmetric: bool = False
+    """Also use view 2 as query and view 1 as key and average. The paper's Eq. 7 has one direction."""
+    mask_same_video: bool = True
+    """Leave out queue entries of the query's own video. The paper does not say; it matters for small sets."""
+    split_bn: int = 1
+    """Batch-norm groups on one device: statistics over batch / g samples, against leaks between query and key."""
+
+    def __post_init__(self) -> None:
+        if self.queue < 1 or self.tau <= 0 or not 0 <= self.momentum <= 1 or self.split_bn < 1:
+            raise ConfigError(f"Contrast needs queue >= 1, tau > 0, 0 <= momentum <= 1 and split_bn >= 1, found {self}.")
+
+
+class Queue(nn.Module):
+    """A ring of the last K keys with the ids of their videos; part of the state, so a resumed run keeps its negatives."""
+
+    keys: Tensor
+    ids: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __init__(self, length: int, width: int):
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(length, width))
+        self.register_buffer("ids", torch.full((length,), -1, dtype=torch.int64))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, keys: Float[Tensor, "B D"], ids: Int[Tensor, " B"]) -> None:
+        """Overwrites the oldest entries, wrapping at the end; of more than K keys the last K stay."""
+        length = len(self.keys)
+        skipped = max(0, len(keys) - length)
+        place = (self.pointer + skipped + torch.arange(len(keys) - skipped, device=keys.device)) % length
+        self.keys[place] = keys[skipped:].to(self.keys.dtype)
+        self.ids[place] = ids[skipped:]
+        self.pointer.copy_((self.pointer + len(keys)) % length)
+        self.filled.copy_((self.filled + len(keys)).clamp(max=length))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Outcome of one comparison."""
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+    """Share of queries whose positive key beats every negative; a query without negatives does not count as right."""
+    num_negatives: Float[Tensor, ""]
+    """Mean number of negatives that counted; log(1 + this) is the loss of a guess."""
+
+
+def info_nce(
+    query: Float[Tensor, "B D"],
+    key: Float[Tensor, "B D"],
+    ids: Int[Tensor, " B"],
+    queue: Queue,
+    cfg: ContrastConfig,
+) -> Contrast:
+    """InfoNCE (Eq. 7) in float32: positive key against the queue, the other keys of the batch, or both.
+
+    Queue entries that were never filled do not count, nor, with `mask_same_video`, those of the query's own video.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = query.float(), key.float()
+        positive = (query * key).sum(1, keepdim=True)
+        logits, valid = [], []
+        if cfg.negatives in ("queue", "both"):
+            logits.append(query @ queue.keys.T)
+            filled = torch.arange(len(queue.keys), device=query.device) < queue.filled
+            own = (queue.ids[None] == ids[:, None]) & cfg.mask_same_video
+            valid.append(filled & ~own)
+        if cfg.negatives in ("batch", "both"):
+            logits.append(query @ key.T)
+            other = ~torch.eye(len(query), dtype=torch.bool, device=query.device)
+            valid.append(other & ~((ids[None] == ids[:, None]) & cfg.mask_same_video))
+        mask = torch.cat(valid, 1)
+        negative = torch.cat(logits, 1).masked_fill(~mask, -torch.inf)
+        scores = torch.cat([positive, negative], 1) / cfg.tau
+        loss = F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
+        best = negative.max(1).values
+        right = (positive[:, 0] > best) & mask.any(1)
+        return Contrast(loss, right.float().mean(), mask.float().sum(1).mean())
+
+
+@torch.no_grad()
+def momentum_update(online: nn.Module, target: nn.Module, momentum: float) -> None:
+    """Moves the target's parameters towards the online ones; buffers (BN statistics) are its own and stay."""
+    own, other = list(target.parameters()), [p.detach() for p in online.parameters()]
+    torch._foreach_lerp_(own, other, 1 - momentum)

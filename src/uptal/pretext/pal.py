@@ -1,0 +1,154 @@
+"""Pseudo Action Localization, the paper's pretext task (Figure 2b), from a batch of videos to a loss.
+
+    synthesise (T, Sec. 3.2.1) -> F = F^b, F^n, F^t (3.2.2) -> pool_region (G, 3.2.3) -> InfoNCE (3.2.4)
+
+Every row of Tables 3, 4 and 5 is a setting of this file. MoCo-v2 on video (Table 3, #0) is the setting with one clip,
+no paste and no temporal head. Letters: B samples, J clips, T frames, C H W picture, E encoder width, D embedding width.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from uptal.distributed import gather
+from uptal.errors import ConfigError
+from uptal.pretext.contrast import ContrastConfig, Queue, info_nce, momentum_update
+from uptal.pretext.data import Batch, synthesise
+from uptal.pretext.norm import split_batch_norm
+from uptal.pretext.synthesis import Placement, pool_region
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """F^n and F^t between the clip encoder and the loss; both are dropped after pre-training."""
+
+    hidden: int = 1024
+    """Hidden width of F^n. The paper does not say; CoCLR's value."""
+    width: int = 128
+    """Output width of F^n. The paper does not say; CoCLR's value."""
+    ft_layers: int = 2
+    """Temporal convolutions of F^t (Sec. 4.1.1, Table 4)."""
+    ft_width: int = 128
+    """Channels of F^t. The paper does not say."""
+    ft_kernel: int = 3
+    """Kernel size of F^t in clips (Sec. 4.1.1)."""
+    ft_last_relu: bool = True
+    """ReLU also after the last temporal convolution: the literal reading of "followed by ReLU" (Sec. 4.1.1)."""
+    ft_padding: Literal["zeros", "replicate"] = "zeros"
+    """What lies beyond the ends of the clip sequence. The paper does not say."""
+    order: Literal["projection_first", "temporal_first"] = "projection_first"
+    """F^b, F^n, F^t as the paper composes them (Sec. 3.2.2), or F^t on encoder features and F^n on the region."""
+    l2: Literal["both", "before", "after"] = "both"
+    """Unit length before pooling the region, after it, or both. The paper: "to the output features from F^t"; once more
+    after pooling, because a mean of unit vectors is shorter than 1 and would change the temperature."""
+    transfer: Literal["query", "key"] = "query"
+    """Which encoder is kept. The paper does not say."""
+
+    def __post_init__(self) -> None:
+        if self.ft_layers < 0 or self.ft_kernel % 2 == 0 or min(self.hidden, self.width, self.ft_width) < 1:
+            raise ConfigError(f"Heads need ft_layers >= 0, an odd ft_kernel and positive widths, found {self}.")
+
+
+class RegionEncoder(nn.Module):
+    """F and G: clips of a synthetic video to the unit vector of its region."""
+
+    def __init__(self, backbone: nn.Module, width: int, cfg: HeadConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.backbone = backbone
+        first = cfg.order == "temporal_first"
+        temporal_in = width if first else cfg.width
+        temporal_out = cfg.ft_width if cfg.ft_layers else temporal_in
+        self.projection = projection(temporal_out if first else width, cfg.hidden, cfg.width)
+        self.temporal = temporal_head(temporal_in, cfg)
+        self.width = cfg.width if first else temporal_out
+
+    def forward(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
+        batch, count = clips.shape[:2]
+        frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
+        features = self.backbone(frames).unflatten(0, (batch, count))
+        if self.cfg.order == "temporal_first":
+            return F.normalize(self.projection(pool_region(self.along_time(features), place)).float(), dim=-1)
+        return self.normalised_pool(self.along_time(self.projection(features)), place)
+
+    def along_time(self, features: Float[Tensor, "B J E"]) -> Float[Tensor, "B J D"]:
+        """F^t over the sequence of clips."""
+        return self.temporal(features.transpose(1, 2)).transpose(1, 2)
+
+    def normalised_pool(self, features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
+        """L2 and TempAvgPool, in float32."""
+        features = features.float()
+        if self.cfg.l2 in ("both", "before"):
+            features = F.normalize(features, dim=-1)
+        region = pool_region(features, place)
+        return region if self.cfg.l2 == "before" else F.normalize(region, dim=-1)
+
+
+class PAL(nn.Module):
+    """The pretext task: a trained encoder, its momentum copy, and a queue of keys."""
+
+    def __init__(self, backbone: nn.Module, width: int, head: HeadConfig, contrast: ContrastConfig):
+        super().__init__()
+        self.head, self.contrast = head, contrast
+        self.online = RegionEncoder(split_batch_norm(backbone, contrast.split_bn), width, head)
+        self.momentum = copy.deepcopy(self.online).requires_grad_(False)
+        self.queue = Queue(contrast.queue, self.online.width)
+        self._fresh: list[tuple[Tensor, Tensor]] = []
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """InfoNCE between the two views' regions; also accuracy, number of negatives and spread of the queries.
+
+        In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
+        """
+        (query_clips, query_place), (key_clips, key_place) = synthesise(batch)
+        query = self.online(query_clips, query_place)
+        with torch.no_grad():
+            key = self.momentum(key_clips, key_place)
+        result = info_nce(query, key, batch.ids, self.queue, self.contrast)
+        loss, accuracy = result.loss, result.accuracy
+        if self.contrast.symmetric:
+            other = self.online(key_clips, key_place)
+            with torch.no_grad():
+                other_key = self.momentum(query_clips, query_place)
+            back = info_nce(other, other_key, batch.ids, self.queue, self.contrast)
+            loss, accuracy = (loss + back.loss) / 2, (accuracy + back.accuracy) / 2
+        if self.training:
+            self._fresh.append((key, batch.ids))
+        spread = query.detach().std(0).mean() * query.shape[1] ** 0.5
+        return {"loss": loss, "accuracy": accuracy, "negatives": result.num_negatives, "spread": spread}
+
+    def after_step(self) -> None:
+        """Moves the momentum encoder and enqueues the keys of the step, gathered over processes in rank order."""
+        momentum_update(self.online, self.momentum, self.contrast.momentum)
+        for keys, ids in self._fresh:
+            self.queue.push(gather(keys), gather(ids))
+        self._fresh.clear()
+
+    def encoder(self) -> nn.Module:
+        """F^b, the part that is kept."""
+        return (self.online if self.head.transfer == "query" else self.momentum).backbone
+
+
+def projection(width: int, hidden: int, out: int) -> nn.Sequential:
+    """F^n: a perceptron with one hidden layer."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+def temporal_head(width: int, cfg: HeadConfig) -> nn.Sequential:
+    """F^t: temporal convolutions, each followed by ReLU; no layers make it the identity (Table 4, first row)."""
+    layers: list[nn.Module] = []
+    for layer in range(cfg.ft_layers):
+        channels = width if layer == 0 else cfg.ft_width
+        layers.append(
+            nn.Conv1d(channels, cfg.ft_width, cfg.ft_kernel, padding=cfg.ft_kernel // 2, padding_mode=cfg.ft_padding)
+        )
+        if cfg.ft_last_relu or layer + 1 < cfg.ft_layers:
+            layers.append(nn.ReLU())
+    return nn.Sequential(*layers)

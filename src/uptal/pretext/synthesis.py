@@ -1,0 +1,145 @@
+"""The input-level transformation T and the feature-level equi-transformation G (Sec. 3.2.1 and 3.2.3).
+
+T: a pseudo action region of one video is blended into a run of clips of another. It happens in the batch, on the
+device: backgrounds are other videos of the same batch, reached by two derangements that never meet, so a loader opens
+one video a sample and each sample still sees a uniform triple of distinct videos (`docs/paper.md`).
+G: the features of the pasted clips are cut out again and averaged.
+
+Letters: B samples, J clips of a synthetic video, R most clips of a region, T frames of a clip, C H W picture, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uptal.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasteConfig:
+    """How a region gets onto another video (Sec. 3.2.1, Tables 3 and 5)."""
+
+    source: Literal["none", "same", "diff"] = "diff"
+    """Which video the two views are pasted onto: none (the region stays in its own video), the same, different ones."""
+    beta: tuple[float, float] = (0.6, 1.0)
+    """Range of the blend ratio (Sec. 3.2.1); (1, 1) is the hard paste of Table 5."""
+    beta_scope: Literal["region", "clip", "frame"] = "region"
+    """What shares one blend ratio. The paper does not say."""
+    edge: int = 0
+    """Frames over which the blend ramps up and down at the region's ends; 0 is none. The paper does not say."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta[0] <= self.beta[1] <= 1:
+            raise ConfigError(f"paste.beta is a range within [0, 1], found {self.beta}.")
+        if self.edge < 0:
+            raise ConfigError(f"paste.edge counts frames and cannot be negative, found {self.edge}.")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What T did to a batch: all that G needs to undo it."""
+
+    start: Int[Tensor, " B"]
+    """First slot of the region, counted from 0."""
+    length: Int[Tensor, " B"]
+    """Number of slots."""
+    blend: Float[Tensor, "B R T"]
+    """Share of the action in every frame of the region; entries beyond `length` are not looked at."""
+
+
+def draw_blend(rng: np.random.Generator, cfg: PasteConfig, length: int, most: int, frames: int) -> Float[np.ndarray, "R T"]:
+    """Blend ratios of one region: one draw a region, clip or frame, with ramps at the ends if asked for."""
+    shape = {"region": (1, 1), "clip": (length, 1), "frame": (length, frames)}[cfg.beta_scope]
+    blend = np.broadcast_to(rng.uniform(*cfg.beta, shape), (length, frames)).astype(np.float32)
+    if cfg.edge:
+        distance = np.arange(length * frames) + 1
+        ramp = np.minimum(1.0, np.minimum(distance, distance[::-1]) / (cfg.edge + 1))
+        blend = blend * ramp.reshape(length, frames)
+    return np.concatenate([blend, np.zeros((most - length, frames))]).astype(np.float32)
+
+
+def inside(place: Placement, num_clips: int) -> Bool[Tensor, "B J"]:
+    """Which slots belong to the region."""
+    slot = torch.arange(num_clips, device=place.start.device)
+    return (slot >= place.start[:, None]) & (slot < (place.start + place.length)[:, None])
+
+
+def paste(
+    action: Float[Tensor, "B R T C H W"], background: Float[Tensor, "B J T C H W"], place: Placement
+) -> Float[Tensor, "B J T C H W"]:
+    """Blends the region's clips into slots start .. start + length; every other slot stays as it is, to the bit."""
+    num_clips = background.shape[1]
+    slot = torch.arange(num_clips, device=action.device) - place.start[:, None]
+    slot = slot.clamp(0, action.shape[1] - 1)
+    sample = torch.arange(len(action), device=action.device)[:, None]
+    weight = place.blend[sample, slot][..., None, None, None]
+    mixed = weight * action[sample, slot] + (1 - weight) * background
+    return torch.where(inside(place, num_clips)[:, :, None, None, None, None], mixed, background)
+
+
+def pool_region(features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
+    """G followed by TempAvgPool: the mean of the region's clip features (Sec. 3.2.3)."""
+    weight = inside(place, features.shape[1]).to(features.dtype)
+    return (features * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+
+
+def derangements(
+    rng: np.random.Generator | None, groups: Sequence[int], same: bool = False
+) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    """Two maps pi, rho of the batch onto itself with pi(i) != i, rho(i) != i and pi(i) != rho(i) for every i.
+
+    A batch is a random sample, so cyclic shifts give every sample a uniform pair of other videos. Shifts that would
+    pair two videos of one group are drawn again; where no shift serves, single places are mended by search.
+
+    Args:
+        rng: Source of randomness; None gives the first shifts that serve (validation).
+        groups: Group of each sample; videos of one group never meet (give each video its own to allow all).
+        same: Use one map for both views (Table 3, #3).
+
+    Raises:
+        ConfigError: When the batch is too small or consists of too few groups.
+    """
+    batch, group = len(groups), np.asarray(groups)
+    if batch < (2 if same else 3):
+        raise ConfigError(f"Pasting onto other videos needs a batch of at least {2 if same else 3}, found {batch}.")
+    shifts = np.arange(1, batch) if rng is None else rng.permutation(np.arange(1, batch))
+    maps = [(np.arange(batch) + shift) % batch for shift in shifts]
+    good = [to for to in maps if not (group[to] == group).any()]
+    first = good[0] if good else _mended(group, np.arange(batch)[None])
+    if same:
+        return first, first
+    second = good[1] if len(good) > 1 else _mended(group, np.stack([np.arange(batch), first]))
+    return first, second
+
+
+def _mended(group: Int[np.ndarray, " B"], taken: Int[np.ndarray, "N B"]) -> Int[np.ndarray, " B"]:
+    """A map that avoids `taken` and one's own group everywhere: bipartite matching by augmenting paths."""
+    batch = len(group)
+    allowed = [[j for j in range(batch) if group[j] != group[i] and j not in taken[:, i]] for i in range(batch)]
+    owner: dict[int, int] = {}
+
+    def place(i: int, seen: set[int]) -> bool:
+        for j in allowed[i]:
+            if j not in seen:
+                seen.add(j)
+                if j not in owner or place(owner[j], seen):
+                    owner[j] = i
+                    return True
+        return False
+
+    if not all(place(i, set()) for i in range(batch)):
+        raise ConfigError(
+            f"A batch of {batch} videos from {len(set(group.tolist()))} groups cannot be paired so that no two videos of "
+            "one group meet; use a larger batch or a finer data.group_pattern."
+        )
+    result = np.empty(batch, np.int64)
+    for j, i in owner.items():
+        result[i] = j
+    return result

@@ -1,0 +1,214 @@
+"""The vocabulary of movements: each action is a closed curve of poses; timing and drawing are left to others.
+
+Letters: F frames (or phases), J = 12 joint numbers of a pose. Angles are radians from hanging down, positive outward
+(so that the same numbers on both sides are a symmetric pose); lengths are in units of the body height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float
+from numpy import pi, sin
+
+NUM_JOINTS = 12
+LIMBS = {
+    "left arm": slice(0, 2),
+    "right arm": slice(2, 4),
+    "left leg": slice(4, 6),
+    "right leg": slice(6, 8),
+    "trunk": slice(8, 10),
+    "root": slice(10, 12),
+}
+"""Columns of a pose: (shoulder, elbow) twice, (hip, knee) twice, (lean, head), (sway, hop)."""
+SHOULDERS = (0, 2)
+REACH = np.array([0.33, 0.16, 0.33, 0.16, 0.40, 0.23, 0.40, 0.23, 0.40, 0.08, 1.0, 1.0])
+"""How far the end of a limb travels per unit of each joint, in body heights."""
+
+Curve = Callable[[Float[np.ndarray, " F"]], Float[np.ndarray, "F 12"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """A closed curve of poses and the way it is run through."""
+
+    name: str
+    curve: Curve
+    """Phase (1 is a whole period) to pose."""
+    winding: int = 0
+    """Full turns of the shoulders in a period, on top of the curve."""
+    backward: bool = False
+    """Run through in the opposite direction: the same poses and joint speeds, another order."""
+
+    def poses(self, phase: Float[np.ndarray, " F"], amplitude: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F 12"]:
+        """Poses at increasing phases; `amplitude` scales the way from the mean pose of the period."""
+        signed = -phase if self.backward else phase
+        centre = _mean_pose(self.curve)
+        poses = centre + amplitude[:, None] * (self.curve(signed) - centre)
+        poses[:, list(SHOULDERS)] += (2 * pi * self.winding * signed)[:, None]
+        return poses
+
+    def path_lengths(self) -> dict[str, float]:
+        """How far each limb travels in one period, in body heights."""
+        phase = np.linspace(0.0, 1.0, 129)
+        steps = np.abs(np.diff(self.poses(phase, np.ones_like(phase)), axis=0)) * REACH
+        return {limb: float(np.hypot(*steps[:, columns].T).sum()) for limb, columns in LIMBS.items()}
+
+
+@cache
+def _mean_pose(curve: Curve) -> Float[np.ndarray, " 12"]:
+    return curve(np.arange(64) / 64).mean(axis=0)
+
+
+def _pose(phase, *, left_arm, right_arm=None, left_leg, right_leg=None, trunk=(0.0, 0.0), root=(0.0, 0.0)):
+    """Poses (F, 12) from pairs of numbers or curves; a right limb that is not given mirrors the left one."""
+    pairs = (left_arm, right_arm or left_arm, left_leg, right_leg or left_leg, trunk, root)
+    return np.stack([np.broadcast_to(value, phase.shape) for pair in pairs for value in pair], axis=1).astype(float)
+
+
+def _wave(phase, shift=0.0):
+    return sin(2 * pi * (phase + shift))
+
+
+def _lift(phase, shift=0.0):
+    """A smooth bump over half of the period, 0 in the other half."""
+    return np.maximum(_wave(phase, shift), 0.0) ** 1.5
+
+
+def _breath(phase):
+    """0 to 1 and back, once a period."""
+    return (1 - np.cos(2 * pi * phase)) / 2
+
+
+def _surge(phase, rise=0.25):
+    """0 to 1 in the first quarter of the period, back to 0 in the other three."""
+    place = phase % 1.0
+    up, down = place / rise, (place - rise) / (1 - rise)
+    return np.where(place < rise, (1 - np.cos(pi * up)) / 2, (1 + np.cos(pi * down)) / 2)
+
+
+def _circle(phase):
+    knee = _breath(phase)
+    return _pose(
+        phase,
+        left_arm=(0.0, 0.25 + 0.2 * _wave(phase)),
+        left_leg=(0.15 + 0.35 * knee, 0.1 + 0.8 * knee),
+        trunk=(0.0, 0.1 * _wave(phase)),
+    )
+
+
+def _raise(phase):
+    up = _surge(phase)
+    return _pose(
+        phase,
+        left_arm=(0.2 + 2.5 * up, 0.9 - 0.8 * up),
+        left_leg=(0.55 - 0.4 * up, 1.0 - 0.9 * up),
+        root=(0.0, 0.05 * up),
+    )
+
+
+def _jump(phase):
+    up = _breath(phase)
+    return _pose(
+        phase,
+        left_arm=(0.6 + 1.5 * up, 0.1 + 0.2 * up),
+        left_leg=(0.1 + 0.6 * up, 0.3 * (1 - up)),
+        root=(0.0, 0.17 * np.abs(_wave(phase / 2))),
+    )
+
+
+def _kick(phase):
+    return _pose(
+        phase,
+        left_arm=(1.0 - 0.8 * _wave(phase), 0.5),
+        right_arm=(1.0 + 0.8 * _wave(phase), 0.5),
+        left_leg=(0.1 + 1.1 * _lift(phase), 0.1),
+        right_leg=(0.1 + 1.1 * _lift(phase, 0.5), 0.1),
+        trunk=(-0.18 * _wave(phase), 0.1 * _wave(phase)),
+    )
+
+
+def _sway(phase):
+    side = _wave(phase)
+    return _pose(
+        phase,
+        left_arm=(2.5 + 0.45 * side, 0.2 + 0.6 * side),
+        right_arm=(2.5 - 0.45 * side, 0.2 - 0.6 * side),
+        left_leg=(0.3 + 0.25 * side, 0.35 + 0.35 * side),
+        right_leg=(0.3 - 0.25 * side, 0.35 - 0.35 * side),
+        trunk=(0.12 * side, 0.2 * side),
+        root=(0.06 * side, 0.0),
+    )
+
+
+def _clap(phase):
+    apart = _breath(phase)
+    return _pose(
+        phase,
+        left_arm=(0.35 + 0.9 * apart, -2.0 + 1.7 * apart),
+        left_leg=(0.1 + 0.5 * _lift(phase), 1.1 * _lift(phase)),
+        right_leg=(0.1 + 0.5 * _lift(phase, 0.5), 1.1 * _lift(phase, 0.5)),
+        trunk=(0.0, 0.15 * _wave(phase)),
+    )
+
+
+def _squat(phase):
+    down = _surge(phase)
+    return _pose(
+        phase,
+        left_arm=(0.4 + 1.1 * down, -0.2 - 0.9 * down),
+        left_leg=(0.1 + 0.8 * down, 0.1 + 1.6 * down),
+        trunk=(0.0, 0.1 * down),
+    )
+
+
+def _lean(phase):
+    side = _wave(phase)
+    return _pose(
+        phase,
+        left_arm=(1.5 + 0.4 * side, 0.1),
+        right_arm=(1.5 - 0.4 * side, 0.1),
+        left_leg=(0.4 - 0.25 * side, 0.2 - 0.2 * side),
+        right_leg=(0.4 + 0.25 * side, 0.2 + 0.2 * side),
+        trunk=(0.45 * side, 0.15 * side),
+    )
+
+
+def _march(phase):
+    left, right = _lift(phase), _lift(phase, 0.5)
+    return _pose(
+        phase,
+        left_arm=(0.3 + 0.9 * right, -0.5 - 0.9 * right),
+        right_arm=(0.3 + 0.9 * left, -0.5 - 0.9 * left),
+        left_leg=(0.05 + 0.9 * left, 1.7 * left),
+        right_leg=(0.05 + 0.9 * right, 1.7 * right),
+        root=(0.0, 0.03 * np.abs(_wave(phase))),
+    )
+
+
+ACTIONS = (
+    Action(name="circle_outward", curve=_circle, winding=1),
+    Action(name="circle_inward", curve=_circle, winding=1, backward=True),
+    Action(name="fling_up", curve=_raise),
+    Action(name="fling_down", curve=_raise, backward=True),
+    Action(name="star_jump", curve=_jump),
+    Action(name="kick", curve=_kick),
+    Action(name="wave", curve=_sway),
+    Action(name="clap", curve=_clap),
+    Action(name="squat_drop", curve=_squat),
+    Action(name="squat_spring", curve=_squat, backward=True),
+    Action(name="lean", curve=_lean),
+    Action(name="march", curve=_march),
+)
+"""All actions. Circles, flings and squats are pairs: one curve run through in both directions, so that no histogram of
+poses or joint speeds tells the two apart, and a mirrored figure stays in its class."""
+
+
+@cache
+def pace(num_classes: int) -> tuple[float, ...]:
+    """Factor on the period of each of the first classes that gives all of them about the same joint speed."""
+    lengths = np.array([sum(action.path_lengths().values()) for action in ACTIONS[:num_classes]])
+    return tuple(float(value) for value in lengths / lengths.mean())
