@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import golden_params
 from torch import nn
 
+from conftest import golden_params
 from uptal.encoders.i3d import I3D, I3DConfig
 
 pytestmark = pytest.mark.golden

@@ -105,7 +105,7 @@ def centre(count: int, aspect: float, share: float = 1.0) -> AugmentParams:
     )
 
 
-def apply(frames: UInt8[Tensor, "B *F C H W"], params: AugmentParams, size: int) -> Float[Tensor, "B *F C size size"]:
+def apply(frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], params: AugmentParams, size: int) -> Float[Tensor, "B *F C size size"]:
     """Augments a batch: every sample by its own draw, all its frames alike.
 
     Args:

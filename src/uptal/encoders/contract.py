@@ -64,12 +64,10 @@ def build(name: str, *, trust: bool = False, **options: Any) -> Any:
 def find(name: str, *, trust: bool = False) -> Any:
     """The class behind the name of an encoder; arguments and errors as in `build`."""
     if "." not in name:
-        module = _import(f"{PACKAGE}.{name}", name) if name.isidentifier() else None
-        if module is None or not hasattr(module, "Encoder"):
-            raise ConfigError(
-                f"There is no encoder {name!r}. There are {', '.join(available())}, or package.module.Class."
-            )
-        return module.Encoder
+        if name not in available():
+            listed = ", ".join(available())
+            raise ConfigError(f"There is no encoder {name!r}. There are {listed}; others go by package.module.Class.")
+        return importlib.import_module(f"{PACKAGE}.{name}").Encoder
     path, _, attribute = name.rpartition(".")
     if name.split(".")[0] != "uptal" and not trust:
         raise ConfigError(
@@ -95,15 +93,10 @@ def name_of(encoder: nn.Module) -> str:
     return file if package == PACKAGE else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _import(path: str, name: str) -> ModuleType | None:
-    """The module, or None where a bare name is no file of this package."""
+def _import(path: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-            raise ConfigError(f"Encoder {name!r} needs the module {error.name!r}, which is not installed.") from error
-        if path.startswith(PACKAGE + "."):
-            return None
         raise ConfigError(f"Encoder {name!r}: there is no module {error.name!r} on Python's path.") from error
 
 

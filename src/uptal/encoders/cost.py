@@ -22,8 +22,8 @@ def count_macs(encoder: Any, clip: ClipSpec | None = None) -> int:
 
     Convolutions and matrix products are counted; norms, activations and pools are not.
     """
-    clip = clip or encoder.native
+    seen: ClipSpec = encoder.native if clip is None else clip
     shadow = copy.deepcopy(encoder).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow(torch.empty(1, 3, clip.frames, clip.size, clip.size, device="meta"))
+        shadow(torch.empty(1, 3, seen.frames, seen.size, seen.size, device="meta"))
     return counter.get_total_flops() // 2

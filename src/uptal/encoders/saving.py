@@ -131,7 +131,9 @@ def _build_from(record: dict[str, Any], path: Path, trust: bool) -> Any:
 
 
 def _clip(record: dict[str, Any], path: Path) -> ClipSpec:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record["preprocessing"].items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in record["preprocessing"].items()
+    }
     try:
         return ClipSpec(**values)
     except (TypeError, ConfigError) as error:

@@ -1,31 +1,30 @@
 """BMN, the boundary-matching network: from the feature steps of a video to scored proposals in seconds.
 
-Labels and losses are in `targets`, the pooling in `layers`, Soft-NMS in `postprocess`; naming the action is left to the
-class scores. Source: Lin et al., BMN, ICCV 2019, and its public PyTorch code of June 2020, of which this is a
-re-implementation with the same outputs. That code trains with Adam, learning rate 1e-3 (1e-4 after 7 of 9 epochs),
-weight decay 1e-4, batches of 16.
+Labels and losses are in `targets`, the pooling in `layers`, Soft-NMS in `postprocess`, the reader of published
+checkpoints in `bmn_weights`; naming the action is left to the class scores. Source: Lin et al., BMN, ICCV 2019, and its
+public PyTorch code of June 2020, whose outputs this network reproduces. That code trains with Adam, learning rate 1e-3
+(1e-4 after 7 of 9 epochs), weight decay 1e-4, batches of 16, and keeps the last epoch.
 Letters: B videos, C feature width, T steps, N samples a proposal, V valid cells of the map, M proposals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from uptal.errors import CheckpointError, ConfigError
-from uptal.localizers.layers import BoundaryMatching, Layout, map_cells, sampling_weights
+from uptal.errors import ConfigError
+from uptal.localizers.layers import BoundaryMatching, Layout, map_cells
 from uptal.localizers.targets import BoundaryBatch, boundary_losses, labels
-from uptal.postprocess import soft_nms_bmn
+from uptal.postprocess import soft_nms
 from uptal.types import Detections
 
-__all__ = ["BMN", "BMNConfig", "BoundaryBatch", "candidates", "from_official", "labels"]
+__all__ = ["BMN", "BMNConfig", "BoundaryBatch", "candidates", "labels", "proposals"]
 
 GROUPS = 4
 """Groups of the grouped convolutions (public code)."""
@@ -75,7 +74,9 @@ class BMNConfig:
             raise ConfigError(f"BMNConfig.prop_boundary_ratio must not be negative, found {self.prop_boundary_ratio}.")
         for name, width in (("in_channels", self.in_channels), ("hidden[0]", self.hidden[0])):
             if width % GROUPS:
-                raise ConfigError(f"BMNConfig.{name} must be a multiple of {GROUPS} (grouped convolution), not {width}.")
+                raise ConfigError(
+                    f"BMNConfig.{name} must be a multiple of {GROUPS} (grouped convolution), not {width}."
+                )
 
 
 class BMN(nn.Module):
@@ -118,6 +119,11 @@ class BMN(nn.Module):
         self, x: Float[Tensor, "B C T"]
     ) -> tuple[Float[Tensor, "B 2 T T"], Float[Tensor, "B T"], Float[Tensor, "B T"]]:
         """Confidence map (channel 0 regresses the tIoU, channel 1 classifies it), start and end probabilities."""
+        if x.shape[1:] != (self.cfg.in_channels, self.cfg.num_steps):
+            raise ConfigError(
+                f"This BMN takes features (B, {self.cfg.in_channels}, {self.cfg.num_steps}), found {tuple(x.shape)}: "
+                "resample every video to that many steps, and use features of the encoder it was trained on."
+            )
         base = self.x_1d_b(x)
         confidence_map = self.x_2d_p[2:](self._first_map(self.x_1d_p(base)))
         return confidence_map, self.x_1d_s(base).squeeze(1), self.x_1d_e(base).squeeze(1)
@@ -127,37 +133,30 @@ class BMN(nn.Module):
 
         The other cells see no feature, so they all hold one vector made of biases, which their neighbours do see.
         """
-        mix, first = self.x_3d_p[0], self.x_2d_p[0]
-        kernel, bias = first.weight.flatten(1), first.bias
-        pooled = F.relu(self.matching(x, mix.weight.flatten(2)) + mix.bias)
-        cells = F.relu(F.linear(pooled, kernel, bias))
-        elsewhere = F.relu(F.linear(F.relu(mix.bias), kernel, bias))
+        mix_bias, first_bias = self.get_parameter("x_3d_p.0.bias"), self.get_parameter("x_2d_p.0.bias")
+        first_kernel = self.get_parameter("x_2d_p.0.weight").flatten(1)
+        pooled = F.relu(self.matching(x, self.get_parameter("x_3d_p.0.weight").flatten(2)) + mix_bias)
+        cells = F.relu(F.linear(pooled, first_kernel, first_bias))
+        elsewhere = F.relu(F.linear(F.relu(mix_bias), first_kernel, first_bias))
         full = elsewhere.expand(len(x), self.cfg.num_steps**2, -1).index_copy(1, self.matching.flat_index, cells)
         return full.transpose(1, 2).unflatten(2, (self.cfg.num_steps, self.cfg.num_steps))
 
     def loss(self, batch: BoundaryBatch, generator: np.random.Generator | torch.Generator) -> dict[str, Tensor]:
         """The loss and its parts, `loss tem pem_reg pem_cls`; the generator draws which cells the regression counts."""
         uniform = draw_uniform(generator, batch.gt_map)
-        return boundary_losses(*self(batch.features), batch, self.valid, uniform, self.cfg.safe)
+        confidence_map, start, end = (output.to(batch.gt_map.dtype) for output in self(batch.features))
+        return boundary_losses(confidence_map, start, end, batch, self.valid, uniform, self.cfg.safe)
 
     @torch.no_grad()
     def predict(self, features: Float[Tensor, "B C T"], durations: Float[Tensor, " B"]) -> list[Detections]:
         """The best proposals of every video in seconds, best first, without labels (BMN, Sec. 3.6).
 
-        `durations` are the seconds that the T steps of each video cover. A video of length one step gives no proposal,
-        and no proposal ends at the very end of a video: both follow the public code, like everything else here.
+        `durations` are the seconds that the T steps of each video cover. As in the public code, no proposal ends at
+        the very end of a video, and the last candidate that Soft-NMS is left with is not returned.
         """
         maps, starts, ends = (output.float().cpu().numpy() for output in self(features))
-        seconds = durations.double().cpu().numpy()
-        return [self._proposals(*video) for video in zip(maps, starts, ends, seconds, strict=True)]
-
-    def _proposals(self, confidence_map: np.ndarray, start: np.ndarray, end: np.ndarray, duration: float) -> Detections:
-        cfg = self.cfg
-        segments, scores = candidates(confidence_map, start, end, cfg.candidate_rule, cfg.layout)
-        segments, scores = soft_nms_bmn(
-            segments, scores, alpha=cfg.soft_nms_alpha, t1=cfg.soft_nms_low, t2=cfg.soft_nms_high
-        )
-        return Detections(segments.clip(0, 1) * duration, scores).top(cfg.num_proposals)
+        seconds = durations.tolist()
+        return [proposals(*video, self.cfg) for video in zip(maps, starts, ends, seconds, strict=True)]
 
 
 def _boundary_branch(width: int) -> nn.Sequential:
@@ -183,8 +182,8 @@ def candidates(
     end: Float[np.ndarray, " T"],
     rule: Literal["all", "peaks"] = "all",
     layout: Layout = "start_end",
-) -> tuple[Float64[np.ndarray, "M 2"], Float64[np.ndarray, " M"]]:
-    """Every proposal that the rule lets through, ordered by start and then by end: segments in [0, 1) and scores.
+) -> Detections:
+    """Every proposal that the rule lets through, ordered by start and then by end, in fractions of the video.
 
     The score is the product of start, end, classification and regression probability (public code; the paper takes the
     root of the last two). The end probability is read at the step after the proposal, so that none ends at 1.
@@ -197,7 +196,25 @@ def candidates(
     row, column, low, high = (part[keep] for part in (cells.row, cells.column, cells.start, cells.end))
     regression, classification = confidence_map[:, row, column]
     scores = start[low] * end[high] * classification * regression
-    return np.stack((low, high), axis=1) / num_steps, scores.astype(np.float64)
+    return Detections(np.stack((low, high), axis=1) / num_steps, scores.astype(np.float64))
+
+
+def proposals(
+    confidence_map: Float[np.ndarray, "2 T T"],
+    start: Float[np.ndarray, " T"],
+    end: Float[np.ndarray, " T"],
+    duration: float,
+    cfg: BMNConfig,
+) -> Detections:
+    """The proposals of one video in seconds, best first: its candidates after Soft-NMS."""
+    found = soft_nms(
+        candidates(confidence_map, start, end, cfg.candidate_rule, cfg.layout),
+        alpha=cfg.soft_nms_alpha,
+        low=cfg.soft_nms_low,
+        high=cfg.soft_nms_high,
+        max_output=cfg.num_proposals,
+    )
+    return Detections(found.segments * duration, found.scores)
 
 
 def _peaks(curve: np.ndarray, first: bool) -> np.ndarray:

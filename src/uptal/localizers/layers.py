@@ -16,8 +16,8 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
 Layout = Literal["start_end", "duration_start"]
-"""Axes of the map. `start_end`: cell (i, j) is the proposal [i, j + 1). `duration_start`: cell (d, s) is [s, s + d + 1).
-"""
+"""Axes of the map. In `start_end` cell (i, j) is the proposal [i, j + 1), in `duration_start` cell (d, s) is the
+proposal [s, s + d + 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class MapCells:
     end: Int[np.ndarray, " V"]
     """Step after its last one, 1 … T."""
     sampled_end: Int[np.ndarray, " V"]
-    """Where the sampled stretch ends before it is widened: `end`, or one step less in the older `duration_start` map."""
+    """Where the sampled stretch ends before it is widened: `end`, or one step less in a `duration_start` map."""
 
 
 def map_cells(num_steps: int, layout: Layout) -> MapCells:
@@ -141,9 +141,7 @@ class BoundaryMatching(nn.Module):
     flat_index: Int[Tensor, " V"]
     """Where the valid cells lie in the flattened (T * T) map."""
 
-    def __init__(
-        self, num_steps: int, num_samples: int, num_points: int, ratio: float, layout: Layout = "start_end"
-    ):
+    def __init__(self, num_steps: int, num_samples: int, num_points: int, ratio: float, layout: Layout = "start_end"):
         super().__init__()
         self.num_steps, self.num_samples = num_steps, num_samples
         cells = map_cells(num_steps, layout)

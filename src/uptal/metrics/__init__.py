@@ -8,9 +8,10 @@ from __future__ import annotations
 from uptal.metrics.detection import DetectionScores, detection_map
 from uptal.metrics.overlap import tiou
 from uptal.metrics.proposals import ProposalScores, proposal_recall
-from uptal.metrics.selection import Ties, VideoCounts, only_present, select_videos
+from uptal.metrics.selection import STRICT_TIOUS, Ties, VideoCounts, only_present, select_videos
 
 __all__ = [
+    "STRICT_TIOUS",
     "DetectionScores",
     "ProposalScores",
     "Ties",

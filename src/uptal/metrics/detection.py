@@ -1,6 +1,6 @@
 """Mean average precision of detections as ActivityNet's `eval_detection` defines it, without its loop over predictions.
 
-Other rules of matching or of averaging belong beside it: `match_best_first` and `interpolated_ap` are its only two parts.
+Other rules of matching or averaging belong beside it: `match_best_first` and `interpolated_ap` are its two parts.
 Letters: T thresholds, K classes, M predictions, G ground-truth instances, P pairs.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -98,8 +99,8 @@ def detection_map(
         tious: Thresholds; an overlap equal to the threshold counts.
         subset: Split to evaluate, `None` for all.
         blocked: Ids to leave out on both sides.
-        unknown_labels: What to do with predictions of a class that this ground truth does not hold: stop, as the official
-            code does, or count them as false positives of a class that is not averaged, as OpenTAD does.
+        unknown_labels: What to do with predictions of a class that this ground truth does not hold: stop, as the
+            official code does, or count them as false positives of a class that is not averaged, as OpenTAD does.
         ties: Order among equal scores.
 
     Raises:
@@ -162,9 +163,9 @@ def match_best_first(truth: Rows, ranked: Rows, thresholds: Float[np.ndarray, " 
 def take_turns(pred: Int[np.ndarray, " P"], instance: Int[np.ndarray, " P"]) -> Int[np.ndarray, " N"]:
     """Those of the predictions that get an instance when each in turn takes the first free one of its list.
 
-    All ask at once for the head of their list; where several ask for one instance the earliest keeps it, the others move
-    to their next choice, and so on until nobody is refused. Whoever is refused lost to an earlier prediction, so the
-    outcome is that of taking turns, in as many rounds as the longest chain of refusals instead of one per prediction.
+    All ask at once for the head of their list; where several ask for one instance the earliest keeps it, the others
+    move to their next choice, and so on until nobody is refused. Whoever is refused lost to an earlier prediction, so
+    the outcome is that of taking turns, in as many rounds as the longest chain of refusals, not one per prediction.
 
     Args:
         pred: Prediction of each pair, ascending: an earlier prediction has the earlier turn.
@@ -204,7 +205,7 @@ def _ap_per_class(
 ) -> Float[np.ndarray, "T K"]:
     cuts = np.searchsorted(label, np.arange(len(num_truth) + 1))
     ap = np.zeros((len(hits), len(num_truth)))
-    for index, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for index, (start, end) in enumerate(pairwise(cuts)):
         if hits[:, start:end].any():
             ap[:, index] = interpolated_ap(hits[:, start:end], int(num_truth[index]))
     return ap
@@ -213,7 +214,7 @@ def _ap_per_class(
 def _candidates(
     truth: Rows, group: Int[np.ndarray, " G"], ranked: Rows, num_labels: int, least: float
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Pairs of one video and class that overlap enough, by turn and then by choice: the most overlap, then the later."""
+    """Pairs of one video and class that overlap enough, by turn and then by choice: most overlap first, then later."""
     wanted = np.where(ranked.video < 0, -1, ranked.video * num_labels + ranked.label)
     start = np.searchsorted(group, wanted, side="left")
     count = np.searchsorted(group, wanted, side="right") - start
@@ -268,8 +269,8 @@ def _prediction_rows(
 def _labels_of(id: str, found: Detections) -> Iterable[str]:
     if found.labels is None and len(found):
         raise AnnotationError(
-            f"Video {id!r}: the predictions have no labels. Detection needs them; proposals without labels are evaluated "
-            "with `uptal evaluate proposals`, or join them with class scores first."
+            f"Video {id!r}: the predictions have no labels, which detection needs. Evaluate proposals with "
+            "`uptal evaluate proposals`, or join them with class scores first."
         )
     return found.labels or ()
 
@@ -277,7 +278,7 @@ def _labels_of(id: str, found: Detections) -> Iterable[str]:
 def _unknown(names: set[str], labels: Sequence[str], count: int) -> AnnotationError:
     shown = ", ".join(repr(name) for name in sorted(names)[:5]) + (", …" if len(names) > 5 else "")
     return AnnotationError(
-        f"{count} predictions bear {len(names)} labels that the ground truth lacks ({shown}); it has {len(labels)}, the "
-        f"first is {labels[0]!r}. Check the spelling and the subset, or allow them as false positives "
+        f"{count} predictions bear {len(names)} labels that the ground truth lacks ({shown}); it has {len(labels)}, "
+        f"the first is {labels[0]!r}. Check the spelling and the subset, or allow them as false positives "
         "(--unknown-labels false-positive)."
     )

@@ -17,8 +17,8 @@ PAIRS_AT_ONCE = 1_000_000
 def tiou(first: Float[np.ndarray, "P 2"], second: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, " P"]:
     """Temporal intersection over union of row i of `first` with row i of `second`.
 
-    The arithmetic of the ActivityNet evaluators, in their order of operations: the intersection is cut off at 0, nothing
-    else is repaired. Two segments without length give NaN wherever they lie, inverted ones may give NaN or a negative zero.
+    The arithmetic of the ActivityNet evaluators, in their order of operations: the intersection is cut off at 0 and
+    nothing else is repaired. Two segments without length give NaN wherever they lie; inverted ones may, too.
     """
     inside = np.minimum(first[:, 1], second[:, 1]) - np.maximum(first[:, 0], second[:, 0])
     inside = inside.clip(0)

@@ -75,8 +75,8 @@ class ProposalScores:
     def to_json(self) -> dict[str, Any]:
         """Fractions (not per cent) under the names that `uptal evaluate --json` promises.
 
-        AR@k is the k-th of the 100 points, as BMN and G-TAD report it: k proposals a video if at most 100 are allowed, and
-        k hundredths of the maximum otherwise; `at` gives the recall at a number of proposals in either case.
+        AR@k is the k-th of the 100 points, as BMN reports it: k proposals a video if at most 100 are allowed, and k
+        hundredths of the maximum otherwise; `at` gives the recall at a number of proposals in either case.
         """
         recall = {str(point): float(self.average_recall[point - 1]) for point in REPORTED}
         return {"AR": recall, "AUC": self.auc, "videos": self.videos.to_json()}
@@ -94,8 +94,8 @@ def proposal_recall(
 ) -> ProposalScores:
     """Recall of proposals at 100 numbers of proposals a video, per tIoU threshold; labels play no part.
 
-    An instance counts as found if any of the best proposals of its video reaches the threshold, so one proposal may find
-    several. The number of proposals is an average over videos: one that has twice as many keeps twice as many.
+    An instance counts as found if any of the best proposals of its video reaches the threshold, so one proposal may
+    find several. The number of proposals is an average over videos: one that has twice as many keeps twice as many.
 
     Args:
         truth: Annotated videos by id; segments in seconds.

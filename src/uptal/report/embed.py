@@ -1,10 +1,11 @@
-"""A copy of a video that any browser plays: H.264, 4:2:0, at most 480 lines, no sound, index first; pages are for `page`.
+"""A copy of a video that any browser plays: H.264, 4:2:0, at most 480 lines, no sound; pages are for `page`.
 
-The cheapest way that gives such a copy is taken: the file as it is, its packets in a new container, or a new encoding.
+The index comes first, so that a player can start early. The cheapest way that gives such a copy is taken: the file as it is, its packets in a new container, or a new encoding.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import av
-import av.filter
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.filter import Graph
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
 
-from uptal.errors import VideoError
+from uptal.errors import UptalError, VideoError
 
 MAX_LINES = 480
 """Longest allowed short side of the picture."""
@@ -46,12 +51,17 @@ def make_web_video(source: Path, scratch: Path) -> WebVideo:
 
     Raises:
         VideoError: The file is missing, holds no picture, ends early or is damaged.
+        UptalError: There is no room for `scratch`.
     """
     if not source.is_file():
         raise VideoError(source, "there is no such file.")
     try:
         return _make(source, scratch)
-    except (av.FFmpegError, ValueError, IndexError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise UptalError(
+                f"{scratch}: no room on the disk for a copy of {source}. Make room and try again."
+            ) from error
         raise VideoError(source, f"cannot be decoded ({_plain(error)}). It may be damaged.") from error
 
 
@@ -69,7 +79,7 @@ def _make(source: Path, scratch: Path) -> WebVideo:
         return WebVideo(path=scratch, way="repacked")
 
 
-def _has_playable_stream(container: av.container.InputContainer) -> bool:
+def _has_playable_stream(container: InputContainer) -> bool:
     """Whether the picture can stay as it is. Only MP4 and its relatives carry time stamps that survive a repack."""
     context = container.streams.video[0].codec_context
     playable = context.codec.name == "h264" and context.pix_fmt in ("yuv420p", "yuvj420p")
@@ -78,7 +88,7 @@ def _has_playable_stream(container: av.container.InputContainer) -> bool:
     return playable and even and small and "mp4" in container.format.name.split(",")
 
 
-def _is_picture_only(container: av.container.InputContainer) -> bool:
+def _is_picture_only(container: InputContainer) -> bool:
     return len(container.streams) == 1
 
 
@@ -99,7 +109,7 @@ def _index_comes_first(path: Path) -> bool:
     return False
 
 
-def _repack(source: Path, container: av.container.InputContainer, target: Path) -> None:
+def _repack(source: Path, container: InputContainer, target: Path) -> None:
     stream = container.streams.video[0]
     with av.open(os.fspath(target), "w", format="mp4", options=INDEX_FIRST) as out:
         copy = out.add_stream_from_template(stream)
@@ -113,13 +123,13 @@ def _repack(source: Path, container: av.container.InputContainer, target: Path) 
     _check_whole(source, num_packets, stream.frames)
 
 
-def _count_packets(source: Path, container: av.container.InputContainer) -> None:
+def _count_packets(source: Path, container: InputContainer) -> None:
     stream = container.streams.video[0]
     num_packets = sum(packet.dts is not None for packet in container.demux(stream))
     _check_whole(source, num_packets, stream.frames)
 
 
-def _reencode(source: Path, container: av.container.InputContainer, target: Path) -> None:
+def _reencode(source: Path, container: InputContainer, target: Path) -> None:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     rate = stream.average_rate or Fraction(25)
@@ -138,7 +148,7 @@ def _reencode(source: Path, container: av.container.InputContainer, target: Path
     _check_whole(source, num_frames, stream.frames)
 
 
-def _upright_frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _upright_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Decoded frames, upright, of even size, at most `MAX_LINES`, in 4:2:0, counted in ticks from the first one."""
     graph, size, first = None, None, None
     for frame in container.decode(stream):
@@ -149,17 +159,18 @@ def _upright_frames(container: av.container.InputContainer, stream: av.VideoStre
             graph = _scaling_graph(frame, stream)
         graph.push(frame)
         upright = graph.pull()
+        assert isinstance(upright, VideoFrame)  # the graph holds picture filters only
         upright.pts = round((seconds - first) * TICKS_PER_SECOND)
         upright.time_base = Fraction(1, TICKS_PER_SECOND)
-        upright.pict_type = av.video.frame.PictureType.NONE  # the encoder chooses its own key frames
+        upright.pict_type = PictureType.NONE  # the encoder chooses its own key frames
         yield upright
 
 
-def _scaling_graph(frame: av.VideoFrame, stream: av.VideoStream) -> av.filter.Graph:
+def _scaling_graph(frame: VideoFrame, stream: VideoStream) -> Graph:
     scale = min(1.0, MAX_LINES / min(frame.width, frame.height))
     width, height = (max(2, round(side * scale / 2) * 2) for side in (frame.width, frame.height))
     steps = [("scale", f"{width}:{height}"), ("format", "pix_fmts=yuv420p"), *_turns(frame.rotation)]
-    graph = av.filter.Graph()
+    graph = Graph()
     nodes = [graph.add_buffer(template=stream), *(graph.add(*step) for step in steps), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     return graph

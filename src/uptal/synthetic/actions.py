@@ -91,67 +91,72 @@ def _surge(phase, rise=0.25):
 
 
 def _circle(phase):
-    knee = _breath(phase)
+    left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
         left_arm=(0.0, 0.25 + 0.2 * _wave(phase)),
-        left_leg=(0.15 + 0.35 * knee, 0.1 + 0.8 * knee),
-        trunk=(0.0, 0.1 * _wave(phase)),
+        left_leg=(0.12 + 0.8 * left, 0.15 + 0.5 * left),
+        right_leg=(0.12 + 0.8 * right, 0.15 + 0.5 * right),
+        trunk=(-0.14 * _wave(phase), 0.1 * _wave(phase)),
+        root=(-0.03 * _wave(phase), 0.0),
     )
 
 
-def _raise(phase):
+def _fling(phase):
     up = _surge(phase)
     return _pose(
         phase,
-        left_arm=(0.2 + 2.5 * up, 0.9 - 0.8 * up),
-        left_leg=(0.55 - 0.4 * up, 1.0 - 0.9 * up),
+        left_arm=(0.3 + 2.2 * up, 0.8 - 0.7 * up),
+        left_leg=(0.8 - 0.65 * up, 1.3 - 1.2 * up),
         root=(0.0, 0.05 * up),
     )
 
 
-def _jump(phase):
+def _star_jump(phase):
     up = _breath(phase)
     return _pose(
         phase,
-        left_arm=(0.6 + 1.5 * up, 0.1 + 0.2 * up),
-        left_leg=(0.1 + 0.6 * up, 0.3 * (1 - up)),
-        root=(0.0, 0.17 * np.abs(_wave(phase / 2))),
+        left_arm=(0.4 + 1.9 * up, 0.1 + 0.4 * up),
+        left_leg=(0.08 + 0.5 * up, 0.25 * (1 - up)),
+        root=(0.0, 0.13 * np.abs(_wave(phase / 2))),
     )
 
 
 def _kick(phase):
+    left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(1.0 - 0.8 * _wave(phase), 0.5),
-        right_arm=(1.0 + 0.8 * _wave(phase), 0.5),
-        left_leg=(0.1 + 1.1 * _lift(phase), 0.1),
-        right_leg=(0.1 + 1.1 * _lift(phase, 0.5), 0.1),
-        trunk=(-0.18 * _wave(phase), 0.1 * _wave(phase)),
+        left_arm=(1.1 - 1.0 * _wave(phase), 0.5 - 0.3 * _wave(phase)),
+        right_arm=(1.1 + 1.0 * _wave(phase), 0.5 + 0.3 * _wave(phase)),
+        left_leg=(0.1 + 1.0 * left, 0.1),
+        right_leg=(0.1 + 1.0 * right, 0.1),
+        trunk=(-0.22 * _wave(phase), 0.1 * _wave(phase)),
     )
 
 
-def _sway(phase):
+def _overhead_wave(phase):
     side = _wave(phase)
     return _pose(
         phase,
-        left_arm=(2.5 + 0.45 * side, 0.2 + 0.6 * side),
-        right_arm=(2.5 - 0.45 * side, 0.2 - 0.6 * side),
-        left_leg=(0.3 + 0.25 * side, 0.35 + 0.35 * side),
-        right_leg=(0.3 - 0.25 * side, 0.35 - 0.35 * side),
-        trunk=(0.12 * side, 0.2 * side),
-        root=(0.06 * side, 0.0),
+        left_arm=(2.5 + 0.6 * side, 0.2 + 0.6 * side),
+        right_arm=(2.5 - 0.6 * side, 0.2 - 0.6 * side),
+        left_leg=(0.4 - 0.45 * side, 0.5 - 0.35 * side),
+        right_leg=(0.4 + 0.45 * side, 0.5 + 0.35 * side),
+        trunk=(0.1 * side, 0.15 * side),
+        root=(0.05 * side, 0.0),
     )
 
 
 def _clap(phase):
     apart = _breath(phase)
+    left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(0.35 + 0.9 * apart, -2.0 + 1.7 * apart),
-        left_leg=(0.1 + 0.5 * _lift(phase), 1.1 * _lift(phase)),
-        right_leg=(0.1 + 0.5 * _lift(phase, 0.5), 1.1 * _lift(phase, 0.5)),
-        trunk=(0.0, 0.15 * _wave(phase)),
+        left_arm=(0.35 + 1.3 * apart, -2.0 + 1.8 * apart),
+        left_leg=(0.1 + 0.5 * left, 1.1 * left),
+        right_leg=(0.1 + 0.5 * right, 1.1 * right),
+        trunk=(-0.1 * _wave(phase), 0.15 * _wave(phase)),
+        root=(-0.03 * _wave(phase), 0.0),
     )
 
 
@@ -159,8 +164,8 @@ def _squat(phase):
     down = _surge(phase)
     return _pose(
         phase,
-        left_arm=(0.4 + 1.1 * down, -0.2 - 0.9 * down),
-        left_leg=(0.1 + 0.8 * down, 0.1 + 1.6 * down),
+        left_arm=(0.3 + 2.3 * down, 0.2 + 0.3 * down),
+        left_leg=(0.1 + 0.75 * down, 0.1 + 1.45 * down),
         trunk=(0.0, 0.1 * down),
     )
 
@@ -169,11 +174,11 @@ def _lean(phase):
     side = _wave(phase)
     return _pose(
         phase,
-        left_arm=(1.5 + 0.4 * side, 0.1),
-        right_arm=(1.5 - 0.4 * side, 0.1),
-        left_leg=(0.4 - 0.25 * side, 0.2 - 0.2 * side),
-        right_leg=(0.4 + 0.25 * side, 0.2 + 0.2 * side),
-        trunk=(0.45 * side, 0.15 * side),
+        left_arm=(1.5 + 0.6 * side, 0.1),
+        right_arm=(1.5 - 0.6 * side, 0.1),
+        left_leg=(0.4 - 0.4 * side, 0.3 - 0.3 * side),
+        right_leg=(0.4 + 0.4 * side, 0.3 + 0.3 * side),
+        trunk=(0.25 * side, 0.15 * side),
     )
 
 
@@ -181,22 +186,23 @@ def _march(phase):
     left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(0.3 + 0.9 * right, -0.5 - 0.9 * right),
-        right_arm=(0.3 + 0.9 * left, -0.5 - 0.9 * left),
-        left_leg=(0.05 + 0.9 * left, 1.7 * left),
-        right_leg=(0.05 + 0.9 * right, 1.7 * right),
-        root=(0.0, 0.03 * np.abs(_wave(phase))),
+        left_arm=(0.3 + 1.3 * right, -0.5 - 0.9 * right),
+        right_arm=(0.3 + 1.3 * left, -0.5 - 0.9 * left),
+        left_leg=(0.05 + 0.8 * left, 1.55 * left),
+        right_leg=(0.05 + 0.8 * right, 1.55 * right),
+        trunk=(-0.08 * _wave(phase), 0.1 * _wave(phase)),
+        root=(-0.03 * _wave(phase), 0.02 * np.abs(_wave(phase))),
     )
 
 
 ACTIONS = (
     Action(name="circle_outward", curve=_circle, winding=1),
     Action(name="circle_inward", curve=_circle, winding=1, backward=True),
-    Action(name="fling_up", curve=_raise),
-    Action(name="fling_down", curve=_raise, backward=True),
-    Action(name="star_jump", curve=_jump),
+    Action(name="fling_up", curve=_fling),
+    Action(name="fling_down", curve=_fling, backward=True),
+    Action(name="star_jump", curve=_star_jump),
     Action(name="kick", curve=_kick),
-    Action(name="wave", curve=_sway),
+    Action(name="wave", curve=_overhead_wave),
     Action(name="clap", curve=_clap),
     Action(name="squat_drop", curve=_squat),
     Action(name="squat_spring", curve=_squat, backward=True),
@@ -205,10 +211,3 @@ ACTIONS = (
 )
 """All actions. Circles, flings and squats are pairs: one curve run through in both directions, so that no histogram of
 poses or joint speeds tells the two apart, and a mirrored figure stays in its class."""
-
-
-@cache
-def pace(num_classes: int) -> tuple[float, ...]:
-    """Factor on the period of each of the first classes that gives all of them about the same joint speed."""
-    lengths = np.array([sum(action.path_lengths().values()) for action in ACTIONS[:num_classes]])
-    return tuple(float(value) for value in lengths / lengths.mean())

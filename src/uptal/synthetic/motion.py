@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, LIMBS, NUM_JOINTS, REACH, SHOULDERS, Action, pace
+from uptal.synthetic.actions import ACTIONS, LIMBS, NUM_JOINTS, REACH, SHOULDERS, Action
 from uptal.synthetic.config import CorpusConfig
+from uptal.synthetic.tempo import limb_speed, pace
 
 _IDLE_CALIBRATION = 1.0
 """Knot-to-knot speed that makes the frame differences of idle motion equal to those of the actions on average."""
@@ -85,9 +86,9 @@ def _random_anchor(config: CorpusConfig, rng: np.random.Generator) -> _Anchor:
 
 
 def _some_poses(action: Action, columns: slice, count: int, config: CorpusConfig, rng: np.random.Generator):
-    """Poses (count, 2) of one limb, drawn from what it does in an action."""
-    poses = action.poses(rng.uniform(size=count), np.full(count, config.idle_amplitude))
-    return poses[:, columns]
+    """Poses (count, 2) of one limb, drawn from what it does in an action; neighbours are a quarter period apart."""
+    phase = rng.uniform() + np.cumsum(rng.uniform(0.25, 0.75, size=count))
+    return action.poses(phase, np.full(count, config.idle_amplitude))[:, columns]
 
 
 def _idle(
@@ -101,7 +102,7 @@ def _idle(
         twin = _PAIRS.get(limb)
         shared = twin is not None and rng.uniform() < config.idle_symmetry
         knots[limb] = knots[twin] if shared and twin else _wander(limb, duration, tempo, config, rng)
-        times, values = _fit(knots[limb], start.pose[columns], end.pose[columns], duration, columns)
+        times, values = _fit(knots[limb], start.pose[columns], end.pose[columns], duration, tempo, columns)
         turns[columns] = values[-1] - end.pose[columns]
         poses[:, columns] = _spline(times, values, start.velocity[columns], end.velocity[columns], num_frames)
     poses[:, LIMBS["root"]][:, 1] = np.maximum(poses[:, LIMBS["root"]][:, 1], 0.0)
@@ -122,9 +123,59 @@ def _wander(limb: str, duration: float, tempo: float, config: CorpusConfig, rng:
     rate = _IDLE_CALIBRATION * config.idle_speed
     for _ in range(2 + int(duration / (0.5 * tempo))):
         label = int(rng.integers(config.num_classes))
-        action = ACTIONS[label]
-        speed = action.path_lengths()[limb] / (tempo * pace(config.num_classes)[label])
-        speed *= rate * np.exp(0.2 * rng.standard_normal())
-        poses = _some_poses(action, LIMBS[limb], int(rng.integers(2, 5)), config, rng)
+        speed = rate * limb_speed(limb, label, tempo, config.num_classes) * np.exp(0.2 * rng.standard_normal())
+        poses = _some_poses(ACTIONS[label], LIMBS[limb], int(rng.integers(2, 5)), config, rng)
         knots += [_Knot(pose, max(float(speed), 1e-4)) for pose in poses]
     return knots
+
+
+def _fit(
+    knots: list[_Knot],
+    start: Float[np.ndarray, " 2"],
+    end: Float[np.ndarray, " 2"],
+    duration: float,
+    tempo: float,
+    columns: slice,
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K 2"]]:
+    """Times and poses from `start` over as many knots as fit to `end`, where whole turns of a shoulder may be added."""
+    values, clock = [start], [0.0]
+    best, best_error = ([0.0, duration], [start, _nearest_turn(end, start, columns)]), np.inf
+    for knot in [*knots, None]:
+        last = values[-1]
+        speed = knots[0].speed if knot is None else knot.speed
+        close = _nearest_turn(end, last, columns)
+        total = clock[-1] + _travel_time(close - last, speed, tempo, columns)
+        if abs(np.log(total / duration)) < best_error:
+            best, best_error = ([*clock, total], [*values, close]), abs(np.log(total / duration))
+        if knot is None or clock[-1] > duration:
+            break
+        values.append(_nearest_turn(knot.pose, last, columns))
+        clock.append(clock[-1] + _travel_time(values[-1] - last, knot.speed, tempo, columns))
+    times = np.array(best[0])
+    return times * (duration / times[-1]), np.array(best[1])
+
+
+def _travel_time(way: Float[np.ndarray, " 2"], speed: float, tempo: float, columns: slice) -> float:
+    """Frames that a limb needs at this speed, neither hectic nor sluggish beside the tempo of the video."""
+    return float(np.clip(np.hypot(*(way * REACH[columns])) / speed, 0.15 * tempo, 0.8 * tempo))
+
+
+def _nearest_turn(pose: Float[np.ndarray, " 2"], before: Float[np.ndarray, " 2"], columns: slice):
+    """The same pose with whole turns added to a shoulder so that it is closest to the pose before."""
+    if columns.start not in SHOULDERS:
+        return pose
+    return pose + np.array([2 * np.pi * np.round((before[0] - pose[0]) / (2 * np.pi)), 0.0])
+
+
+def _spline(times, values, first_slope, last_slope, num_frames: int) -> Float[np.ndarray, "F 2"]:
+    """Cubic Hermite curve through the knots at frames 1 … F, with slopes of neighbours' chords inside."""
+    slopes = np.empty_like(values)
+    slopes[0], slopes[-1] = first_slope, last_slope
+    slopes[1:-1] = (values[2:] - values[:-2]) / (times[2:] - times[:-2])[:, None]
+    frames = np.arange(1.0, num_frames + 1)
+    knot = np.clip(np.searchsorted(times, frames, side="right") - 1, 0, len(times) - 2)
+    span = (times[knot + 1] - times[knot])[:, None]
+    u = (frames - times[knot])[:, None] / span
+    rest = 1 - u
+    ends = rest**2 * (1 + 2 * u) * values[knot] + u**2 * (3 - 2 * u) * values[knot + 1]
+    return ends + u * rest * span * (rest * slopes[knot] - u * slopes[knot + 1])

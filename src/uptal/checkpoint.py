@@ -1,0 +1,117 @@
+"""Checkpoints that survive kills and full disks: a directory that is complete or is not there.
+
+    RUN/checkpoints/step_00000120/   weights.safetensors   tensors of the task (encoders, heads, queue)
+                                     train.pt              optimiser, schedule, position; tensors and plain values only
+                                     meta.json             step, config, versions, digests of the other two; written last
+
+A checkpoint is built beside its final name, flushed to the disk and renamed. Loading checks the digests, so a damaged
+file is never taken for a good one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uptal.errors import CheckpointError, UptalError
+from uptal.files import atomic_write, digest
+
+_FILES = ("weights.safetensors", "train.pt")
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, SafetensorError, UptalError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on as if nothing had happened."""
+
+    step: int
+    weights: dict[str, Tensor]
+    train: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def save(folder: Path, step: int, weights: Mapping[str, Tensor], train: Mapping[str, Any], meta: Mapping[str, Any], keep: int) -> Path:
+    """Writes a checkpoint, then deletes all but the newest `keep`.
+
+    Raises:
+        CheckpointError: The disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    final = folder / f"step_{step:08d}"
+    draft = folder / f".step_{step:08d}.tmp"
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_file({name: value.detach().contiguous() for name, value in weights.items()}, draft / _FILES[0])
+        torch.save(dict(train), draft / _FILES[1])
+        digests = {name: digest(draft / name) for name in _FILES}
+        with atomic_write(draft / "meta.json") as file:
+            json.dump({**meta, "step": step, "digests": digests}, file, indent=1)
+        for name in (*_FILES, "."):
+            _flush(draft / name)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(draft, final)
+        _flush(folder)
+    except (OSError, SafetensorError, RuntimeError, UptalError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: the checkpoint could not be written ({error}). Earlier checkpoints are untouched; make room on the "
+            "disk and start the same command again to continue from the newest."
+        ) from error
+    _delete_old(folder, keep)
+    return final
+
+
+def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and one line for each that had to be passed over."""
+    passed_over = []
+    for path in sorted(folder.glob("step_*"), reverse=True):
+        try:
+            return load(path), passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    return None, passed_over
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint and checks every byte against its digests.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or of another kind.
+    """
+    try:
+        meta = json.loads((path / "meta.json").read_text("utf-8"))
+        for name in _FILES:
+            if digest(path / name) != meta["digests"][name]:
+                raise CheckpointError(f"{path / name}: damaged (its digest is not the one in meta.json). Delete the folder.")
+        train = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
+        return Checkpoint(int(meta["step"]), load_file(path / _FILES[0]), train, meta)
+    except CheckpointError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {error}).") from error
+
+
+def _delete_old(folder: Path, keep: int) -> None:
+    for path in sorted(folder.glob("step_*"))[:-keep]:
+        with suppress(OSError):  # an old checkpoint that cannot be deleted is no reason to stop a run
+            shutil.rmtree(path)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

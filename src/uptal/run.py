@@ -1,0 +1,165 @@
+"""A run's folder: its configuration, its environment, its log, and a lock so that two runs never share one.
+
+    RUN/config.yaml  environment.json  log.jsonl  checkpoints/  encoder.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uptal.errors import ConfigError
+from uptal.files import atomic_write
+
+_FREE_TO_CHANGE = {"data.workers", "data.worker_timeout", "data.max_bad", "optim.epochs", "optim.max_steps", "optim.log_every"}
+_FREE_TO_CHANGE |= {"optim.checkpoint_every", "optim.keep", "device"}
+
+
+class RunFolder:
+    """The files of one run; everything is written atomically or appended a line at a time."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process.
+
+        Raises:
+            ConfigError: Another process is running in it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be used as a run folder ({error.strerror}). Choose another --run.") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise ConfigError(f"{self.path}: another process is running in this folder. Wait for it or choose another --run.") from error
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Stores the full configuration; a folder that already holds another one is refused.
+
+        Raises:
+            ConfigError: Naming each setting that differs.
+        """
+        file = self.path / "config.yaml"
+        if file.exists() and any(self.checkpoints.glob("step_*")):
+            before = flatten(yaml.safe_load(file.read_text("utf-8")))
+            now = flatten(plain(config))
+            changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k not in _FREE_TO_CHANGE]
+            if changed:
+                listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in changed[:8])
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings ({listed}). Use the same settings to continue it, or another --run."
+                )
+        with atomic_write(file) as out:
+            yaml.safe_dump(plain(config), out, sort_keys=False, allow_unicode=True)
+
+    def write_environment(self, **facts: Any) -> None:
+        """Stores versions, machine, command and time beside the configuration."""
+        with atomic_write(self.path / "environment.json") as out:
+            json.dump({**environment(), **facts}, out, indent=1)
+
+    def rewind_log(self, step: int) -> None:
+        """Drops lines after `step` (written after the checkpoint that is being resumed) and half-written ones."""
+        kept = [line for line in self.read_log() if line["step"] <= step]
+        with atomic_write(self.path / "log.jsonl") as out:
+            out.writelines(json.dumps(line) + "\n" for line in kept)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to the log."""
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as out:
+            out.write(json.dumps(dict(line)) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's lines; a last line cut short by a kill is left out."""
+        file = self.path / "log.jsonl"
+        lines = []
+        for text in file.read_text("utf-8").splitlines() if file.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, to stand beside every number."""
+    packages = {}
+    for name in ("uptal", "torch", "numpy", "av", "safetensors"):
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "packages": packages,
+        "commit": commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def commit() -> str | None:
+    """Revision of the source tree that this package runs from; None for an installed package."""
+    try:
+        asked = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as what YAML and JSON know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names.
+
+    >>> flatten({"optim": {"lr": 0.1}, "seed": 0})
+    {'optim.lr': 0.1, 'seed': 0}
+    """
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, item in tree.items():
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
