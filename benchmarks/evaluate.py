@@ -24,20 +24,27 @@ def loop_detection_ap(
     truth: Mapping[str, Video], found: Mapping[str, Detections], tious: Sequence[float] = STRICT_TIOUS
 ) -> np.ndarray:
     """Average precision (thresholds, classes by name), one prediction after the other."""
-    labels = sorted({segment.label or "" for video in truth.values() for segment in video.segments})
-    return np.array([_class_ap(truth, found, label, tious) for label in labels]).T
+    instances: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for id, video in truth.items():
+        for segment in video.segments:
+            instances.setdefault(segment.label or "", {}).setdefault(id, []).append((segment.start, segment.end))
+    guesses: dict[str, list[tuple[str, Segment]]] = {}
+    for id, each in found.items():
+        for segment in each.as_segments():
+            guesses.setdefault(segment.label or "", []).append((id, segment))
+    labels = sorted(instances)
+    return np.array([_class_ap(instances[label], guesses.get(label, []), tious) for label in labels]).T
 
 
 def _class_ap(
-    truth: Mapping[str, Video], found: Mapping[str, Detections], label: str, tious: Sequence[float]
+    truth: Mapping[str, list[tuple[float, float]]], found: list[tuple[str, Segment]], tious: Sequence[float]
 ) -> list[float]:
-    instances = {id: np.array([(s.start, s.end) for s in v.segments if s.label == label]) for id, v in truth.items()}
+    instances = {id: np.array(rows) for id, rows in truth.items()}
     free = {id: np.ones((len(tious), len(rows)), dtype=bool) for id, rows in instances.items()}
-    ranked = [(s.score, id, s) for id, each in found.items() for s in each.as_segments() if s.label == label]
-    ranked = sorted(reversed(ranked), key=lambda row: -(row[0] or 0.0))
+    ranked = sorted(reversed(found), key=lambda row: -(row[1].score or 0.0))
     hits = np.zeros((len(tious), len(ranked)))
-    for turn, (_, id, segment) in enumerate(ranked):
-        if id not in instances or not len(instances[id]):
+    for turn, (id, segment) in enumerate(ranked):
+        if id not in instances:
             continue
         overlap = _overlap(instances[id], segment.start, segment.end)
         choices = np.argsort(overlap, kind="stable")[::-1]
@@ -75,14 +82,14 @@ def loop_recall(
 ) -> np.ndarray:
     """Recall (thresholds, 100 points), one video, threshold and point after the other."""
     videos = [video for video in truth.values() if video.segments]
-    ratio = max_proposals * float(len(videos)) / sum(len(each) for each in found.values())
+    ratio = max_proposals * float(len(videos)) / max(sum(len(each) for each in found.values()), 1)
     tables = []
     for video in videos:
         each = found.get(video.id, Detections(np.zeros((0, 2)), np.zeros(0)))
         ranked = each.segments[np.argsort(each.scores, kind="stable")[::-1]]
         ranked = ranked[: min(int(len(ranked) * ratio), len(ranked))]
         tables.append(np.array([_overlap(ranked, s.start, s.end) for s in video.segments]))
-    total = sum(table.shape[1] for table in tables)
+    total = max(sum(table.shape[1] for table in tables), 1)
     shares = np.arange(1, 101) / 100.0 * (max_proposals * float(len(videos)) / total)
     recall = np.zeros((len(tious), 100))
     for row, threshold in enumerate(tious):
@@ -111,7 +118,10 @@ def loop_soft_nms(rows: np.ndarray, alpha: float = 0.4, low: float = 0.5, high: 
 def corpus(
     generator: np.random.Generator, num_videos: int, num_predictions: int, num_classes: int
 ) -> tuple[dict[str, Video], dict[str, Detections]]:
-    """Random videos with one to four instances, and predictions of which a third are jittered instances."""
+    """Random videos with one to four instances; a third of the predictions are jittered instances, the others anywhere.
+
+    A quarter of those others bear a wrong class, as where class scores of the whole video were fused with proposals.
+    """
     truth, found = {}, {}
     for index in range(num_videos):
         id, label = f"video{index:05d}", f"class {generator.integers(num_classes):03d}"
@@ -123,8 +133,9 @@ def corpus(
         near = generator.random(num_predictions) < 1 / 3
         jittered = times[generator.integers(len(times), size=num_predictions)]
         jittered = np.sort(jittered + generator.normal(0, 3, size=(num_predictions, 2)), axis=1)
-        wrong = generator.integers(num_classes, size=num_predictions)
-        labels = tuple(label if close else f"class {w:03d}" for close, w in zip(near, wrong, strict=True))
+        right = near | (generator.random(num_predictions) < 3 / 4)
+        other = generator.integers(num_classes, size=num_predictions)
+        labels = tuple(label if yes else f"class {number:03d}" for yes, number in zip(right, other, strict=True))
         found[id] = Detections(np.where(near[:, None], jittered, guesses), generator.random(num_predictions), labels)
     used = {segment.label for video in truth.values() for segment in video.segments}
     return truth, {id: _with_labels(each, used) for id, each in found.items()}

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 _HOOK = install_import_hook("uptal", "beartype.beartype")
+
+torch.set_num_threads(1)  # tests are small; threads that wait for each other cost more than they give
 
 GOLDEN = Path(os.environ.get("UPTAL_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 DATA = Path(os.environ.get("UPTAL_DATA", Path(__file__).parents[2] / "shared" / "data"))

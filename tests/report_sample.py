@@ -46,7 +46,7 @@ def _disc(x: np.ndarray, y: np.ndarray, time: float) -> np.ndarray:
 def similarity(sharpness: float, truth: tuple[Segment, ...] = TRUTH, seed: int = 0) -> np.ndarray:
     """Cosines of made-up clip features: action and background lie `sharpness` apart, with slow drift and noise."""
     rng = np.random.default_rng(seed)
-    centres = np.array([BASE.centre(index) for index in range(NUM_CLIPS)])
+    centres = np.array([BASE.centre(float(index)) for index in range(NUM_CLIPS)])
     inside = np.array([any(one.start <= time < one.end for one in truth) for time in centres], dtype=float)
     drift = np.cumsum(rng.normal(size=(NUM_CLIPS, 6)), axis=0) / 12
     features = np.concatenate([sharpness * inside[:, None], drift, np.ones((NUM_CLIPS, 1))], axis=1)
@@ -113,7 +113,7 @@ def curves() -> list[Curve]:
         "chance, log(K + 1)": ([0, 1999], [6.93, 6.93]),
     }
     accuracy = {
-        "PAL": (steps, 0.8 * (1 - np.exp(-steps / 600)) + noise * 0.01),
+        "PAL": (steps, np.clip(0.8 * (1 - np.exp(-steps / 600)) + noise * 0.01, 0, 1)),
         "MoCo-v2": (steps, 0.6 * (1 - np.exp(-steps / 300))),
     }
     return [
@@ -124,7 +124,7 @@ def curves() -> list[Curve]:
 
 def figure3() -> HeatmapGrid:
     """Three encoders and three versions of a video."""
-    original, shorter, longer = (Segment(4, 7),), (Segment(2, 3.5),), (Segment(5.5, 11.5),)
+    original, shorter, longer = (Segment(4.0, 7.0),), (Segment(2.0, 3.5),), (Segment(5.5, 11.5),)
     columns = (original, shorter, longer)
     return HeatmapGrid(
         title="Figure 3: do features follow the action?",

@@ -123,8 +123,8 @@ def apply(frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], par
     rows, columns = blur @ rows, blur @ columns
     columns = torch.where(params.flip[:, None, None], columns.flip(1), columns)
     batch = len(frames)
-    pictures = frames.to(rows.dtype).reshape(batch, -1, width) @ columns.transpose(1, 2)
-    pictures = rows[:, None] @ pictures.reshape(batch, -1, height, size)
+    pictures = rows[:, None] @ frames.to(rows.dtype).reshape(batch, -1, height, width)
+    pictures = pictures.reshape(batch, -1, width) @ columns.transpose(1, 2)
     pictures = _recolour(pictures.reshape(batch, -1, 3, size * size), params.colour)
     return pictures.reshape(*frames.shape[:-2], size, size)
 

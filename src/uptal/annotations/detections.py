@@ -99,7 +99,10 @@ def _plain_rows(entries: list[Any]) -> list[_Row] | None:
         return None
     if not all(map(_is_plain, table)):
         return None
-    return [(start, end, score, None if label is None else sys.intern(label)) for start, end, score, label in table]
+    return [
+        (float(start), float(end), float(score), None if label is None else sys.intern(label))
+        for start, end, score, label in table
+    ]
 
 
 def _is_plain(row: tuple[Any, ...]) -> bool:

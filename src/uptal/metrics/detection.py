@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from uptal.metrics.selection import (
     best_first,
     check_tious,
     count_videos,
+    joined,
     select_videos,
     without,
 )
@@ -216,8 +217,9 @@ def _candidates(
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
     """Pairs of one video and class that overlap enough, by turn and then by choice: most overlap first, then later."""
     wanted = np.where(ranked.video < 0, -1, ranked.video * num_labels + ranked.label)
-    start = np.searchsorted(group, wanted, side="left")
-    count = np.searchsorted(group, wanted, side="right") - start
+    known, first, sizes = np.unique(group, return_index=True, return_counts=True)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    start, count = first[place], np.where(known[place] == wanted, sizes[place], 0)
     pieces = []
     for pred, instance in ragged_pairs(start, count):
         overlap = tiou(ranked.segments[pred], truth.segments[instance])
@@ -225,8 +227,11 @@ def _candidates(
         near = overlap >= least
         pieces.append((pred[near], instance[near], overlap[near]))
     pred, instance, overlap = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    order = np.lexsort((-instance, -overlap, pred))
-    return pred[order], instance[order], overlap[order]
+    same = np.flatnonzero(pred[1:] == pred[:-1])
+    several = np.union1d(same, same + 1)  # only predictions with a choice need sorting
+    order = np.arange(len(pred))
+    order[several] = several[np.lexsort((-instance[several], -overlap[several], pred[several]))]
+    return pred, instance[order], overlap[order]
 
 
 def _label(video: Video, label: str | None) -> str:
@@ -253,15 +258,14 @@ def _prediction_rows(
     """The predictions of known labels, and the number of the others."""
     place = {id: number for number, id in enumerate(truth)}
     index = {label: number for number, label in enumerate(labels)}
-    names = [label for id, each in found.items() for label in _labels_of(id, each)]
-    label = np.fromiter((index.get(name, -1) for name in names), dtype=np.int64, count=len(names))
+    names = list(chain.from_iterable(_labels_of(id, each) for id, each in found.items()))
+    label = np.fromiter(map(index.get, names, repeat(-1)), dtype=np.int64, count=len(names))
     known = label >= 0
     if unknown_labels == "error" and not known.all():
         raise _unknown({names[i] for i in np.flatnonzero(~known)}, labels, int((~known).sum()))
     counts = [len(each) for each in found.values()]
-    video = np.repeat(np.array([place.get(id, -1) for id in found], dtype=np.int64), counts)
-    segments = np.concatenate([np.zeros((0, 2)), *(each.segments for each in found.values())], dtype=np.float64)
-    scores = np.concatenate([np.zeros(0), *(each.scores for each in found.values())], dtype=np.float64)
+    video = np.repeat(np.array([place.get(id, -1) for id in found], dtype=np.int64), np.array(counts, dtype=np.int64))
+    segments, scores = joined(found)
     rows = Rows(segments=segments, scores=scores, video=video, label=label)
     return rows[np.flatnonzero(known)], int((~known).sum())
 

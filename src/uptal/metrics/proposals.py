@@ -21,6 +21,7 @@ from uptal.metrics.selection import (
     best_first,
     check_tious,
     count_videos,
+    joined,
     select_videos,
     without,
 )
@@ -191,9 +192,8 @@ def _ranked(
 ) -> tuple[Float[np.ndarray, "M 2"], Int[np.ndarray, " V"]]:
     """All proposals on the given videos, video by video and best first, and where each video begins."""
     nothing = Detections(np.zeros((0, 2)), np.zeros(0))
-    of_video = [found.get(id, nothing) for id in truth]
-    counts = np.array([len(each) for each in of_video])
-    segments = np.concatenate([each.segments for each in of_video], dtype=np.float64)
-    scores = np.concatenate([each.scores for each in of_video], dtype=np.float64)
+    of_video = {id: found.get(id, nothing) for id in truth}
+    counts = np.array([len(each) for each in of_video.values()])
+    segments, scores = joined(of_video)
     order = best_first(scores, np.repeat(np.arange(len(counts)), counts), ties)
     return segments[order], np.cumsum(counts) - counts

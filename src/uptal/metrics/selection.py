@@ -73,17 +73,23 @@ def count_videos(truth: Mapping[str, Video], found: Mapping[str, Detections]) ->
 
 
 def without(found: Mapping[str, Detections], blocked: Collection[str]) -> dict[str, Detections]:
-    """The predictions on videos that are not blocked.
+    """The predictions on videos that are not blocked."""
+    blocked = frozenset(blocked)
+    return {id: each for id, each in found.items() if id not in blocked}
+
+
+def joined(found: Mapping[str, Detections]) -> tuple[Float[np.ndarray, "M 2"], Float[np.ndarray, " M"]]:
+    """Segments and scores of all videos in one array each, in file order.
 
     Raises:
         AnnotationError: A score or a time is not a number.
     """
-    blocked = frozenset(blocked)
-    kept = {id: each for id, each in found.items() if id not in blocked}
-    for id, each in kept.items():
-        if np.isnan(each.scores).any() or np.isnan(each.segments).any():
-            raise AnnotationError(f"Video {id!r}: a predicted score or time is NaN; expected numbers only.")
-    return kept
+    segments = np.concatenate([np.zeros((0, 2)), *(each.segments for each in found.values())], dtype=np.float64)
+    scores = np.concatenate([np.zeros(0), *(each.scores for each in found.values())], dtype=np.float64)
+    if np.isnan(segments).any() or np.isnan(scores).any():
+        id = next(id for id, each in found.items() if np.isnan(each.segments).any() or np.isnan(each.scores).any())
+        raise AnnotationError(f"Video {id!r}: a predicted score or time is NaN; expected numbers only.")
+    return segments, scores
 
 
 def check_tious(tious: Sequence[float]) -> Float[np.ndarray, " T"]:
@@ -100,7 +106,9 @@ def check_tious(tious: Sequence[float]) -> Float[np.ndarray, " T"]:
 def best_first(scores: Float[np.ndarray, " M"], groups: Int[np.ndarray, " M"], ties: Ties) -> Int[np.ndarray, " M"]:
     """The order that sorts by group, and within a group from the highest score to the lowest."""
     if ties == "later-first":
-        return np.lexsort((scores, -groups))[::-1]
+        order = np.argsort(scores, kind="stable")[::-1]
+        small = groups.astype(np.int16) if groups.max(initial=0) < 2**15 else groups  # numpy sorts these in linear time
+        return order[np.argsort(small[order], kind="stable")]
     order = np.argsort(groups, kind="stable")
     pieces = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     return np.concatenate([piece[np.argsort(scores[piece])[::-1]] for piece in pieces])

@@ -112,7 +112,7 @@ def labelled_videos(store: FeatureStore, annotations: Path, subset: str) -> tupl
         subsets = ", ".join(sorted({video.subset for video in annotated.values()})) or "none"
         raise AnnotationError(
             f"{annotations}: no video of subset {subset!r} has features in {store.path}. Subsets there: {subsets}. "
-            f"{match_ids([v.id for v in annotated.values()], store.ids)}"
+            f"{match_ids([v.id for v in annotated.values()], store.ids).describe()}"
         )
     return videos, missing
 
@@ -240,5 +240,5 @@ def read_all(store: FeatureStore, ids: Sequence[str]) -> list[Features]:
     """
     present = [id for id in ids if id in store]
     if not present:
-        raise ConfigError(f"{store.path} holds none of the {len(ids)} videos asked for. {match_ids(ids, store.ids)}")
+        raise ConfigError(f"{store.path} holds none of the {len(ids)} videos asked for. {match_ids(ids, store.ids).describe()}")
     return [store.read(id) for id in present]

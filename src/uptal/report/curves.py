@@ -6,7 +6,6 @@ Letters: P points of a line, Q points that are left of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from uptal.report.sections import Curve
+from uptal.report.sections import Curve, Values
 
 MAX_POINTS = 600
 """Longer lines are thinned to about this many points, keeping the extremes of every stretch."""
@@ -103,7 +102,7 @@ class _Frame:
         return f"{self.x_low!r} {self.x_high!r} {LEFT} {WIDTH - RIGHT} {WIDTH}"
 
 
-def _finite_x(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _finite_x(xs: Values, ys: Values) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"a curve needs as many xs as ys, found {x.shape} and {y.shape}.")

@@ -1,6 +1,7 @@
 """A copy of a video that any browser plays: H.264, 4:2:0, at most 480 lines, no sound; pages are for `page`.
 
-The index comes first, so that a player can start early. The cheapest way that gives such a copy is taken: the file as it is, its packets in a new container, or a new encoding.
+The index comes first, so that a player can start early. The cheapest way that gives such a copy is taken: the file as
+it is, its packets in a new container, or a new encoding.
 """
 
 from __future__ import annotations

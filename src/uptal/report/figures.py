@@ -67,7 +67,7 @@ def action_contrast(values: np.ndarray, truth: Sequence[Segment], timebase: Time
 
     A clip belongs to the action when its centre does. None where a kind of pair does not occur.
     """
-    centres = np.array([timebase.centre(index) for index in range(len(values))])
+    centres = np.array([timebase.centre(float(index)) for index in range(len(values))])
     inside = np.zeros(len(values), dtype=bool)
     for segment in truth:
         inside |= (centres >= segment.start) & (centres < segment.end)

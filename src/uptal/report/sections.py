@@ -79,6 +79,9 @@ class Table:
     """Caption."""
 
 
+Values = Sequence[float | int] | np.ndarray
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curve:
     """Lines over a common axis."""
@@ -89,7 +92,7 @@ class Curve:
     """What the horizontal axis counts."""
     y_label: str
     """What the vertical axis measures."""
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    series: Mapping[str, tuple[Values, Values]]
     """Name of each line and its (xs, ys), xs ascending; a y that is not finite leaves a gap."""
     note: str = ""
     """Caption."""

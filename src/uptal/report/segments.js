@@ -99,6 +99,7 @@ function buildTable(panel, { colour, pick }) {
     follow(time) {
       for (const [row, segment] of rows) {
         const now = segment.start <= time && time < segment.end;
+        if (now === row.classList.contains("now")) continue;
         row.classList.toggle("now", now);
         if (now) row.setAttribute("aria-current", "true");
         else row.removeAttribute("aria-current");
@@ -129,9 +130,11 @@ function buildFilter(panel, show) {
   const step = 10 ** Math.floor(Math.log10(Math.max(range.high - range.low, 1e-9) / 100));
   const digits = Math.max(2, -Math.round(Math.log10(step)));
   const top = Math.floor(range.high / step) * step;
+  // The slider rounds to its steps: downwards, so that the segment that gave the threshold is still shown.
+  const first = Math.floor((panel.threshold ?? range.low) / step + 1e-6) * step;
   const slider = element("input", {
     type: "range", class: "threshold", min: range.low, max: top, step, "aria-label": "Lowest score that is shown",
-    value: clamp(panel.threshold ?? range.low, range.low, top),
+    value: clamp(first, range.low, top),
   });
   const limit = element("output", { class: "limit" });
   const count = element("output", { class: "count", "aria-live": "polite" });

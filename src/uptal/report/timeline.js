@@ -40,7 +40,9 @@ function labelColours(predictions) {
 
 function scoreRange(predictions) {
   const scores = predictions.map((one) => one.score);
-  return { low: Math.min(0, ...scores), high: scores.length ? Math.max(...scores) : 1 };
+  const low = Math.min(0, ...scores);
+  const high = Math.max(low, ...scores);
+  return { low, high: high > low ? high : low + 1 };
 }
 
 function buildTimeline(panel, map, { seek, pick }) {

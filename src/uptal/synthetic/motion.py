@@ -1,8 +1,9 @@
 """Poses over time: actions with drifting tempo, and between them idle motion as fast and as large as the actions.
 
-Idle motion runs each limb, on its own, through poses that the actions reach, at speeds that the actions have, but in
-no period and no order. It leaves an action and arrives at the next one with that action's pose and velocity, so a
-boundary shows neither a cut nor a burst. Letters: F frames, J = 12 joint numbers.
+Idle motion leads each limb, on its own, through poses that the actions reach, at speeds that the actions have, but in
+no period and no order. It leaves an action and arrives at the next one with that action's pose and velocity, each limb
+within a few frames of the boundary, which therefore shows neither a cut nor a burst nor a rest.
+Letters: F frames, J = 12 joint numbers, K knots of a limb's idle path.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from uptal.synthetic.actions import ACTIONS, LIMBS, NUM_JOINTS, REACH, SHOULDERS
 from uptal.synthetic.config import CorpusConfig
 from uptal.synthetic.tempo import limb_speed, pace
 
-_IDLE_CALIBRATION = 1.0
-"""Knot-to-knot speed that makes the frame differences of idle motion equal to those of the actions on average."""
-_PAIRS = {"right arm": "left arm", "right leg": "left leg"}
+_IDLE_CALIBRATION = 1.25
+"""Knot-to-knot speed that makes idle motion brush over as many pixels as the actions do."""
+_BURSTS = 0.45
+"""Logarithm of how much idle limbs hurry and rest together; no slower than an action does within its period."""
+_EASE = 4
+"""Frames around a boundary within which the limbs, one after the other, enter or leave an action."""
+_TWINS = {"right arm": "left arm", "right leg": "left leg"}
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,19 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class _Anchor:
-    """A pose and its change per frame, where idle motion begins or ends."""
+class _Knot:
+    """A pose of one limb on its idle way, and the speed of going there in body heights a frame."""
 
-    pose: Float[np.ndarray, " 12"]
-    velocity: Float[np.ndarray, " 12"]
+    pose: Float[np.ndarray, " 2"]
+    speed: float
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """Where and how fast (a frame) one limb leaves an action or enters one; no slope is a free end."""
+
+    pose: Float[np.ndarray, " 2"]
+    slope: Float[np.ndarray, " 2"] | None = None
 
 
 def move(
@@ -45,15 +58,15 @@ def move(
     """Poses of one figure over a whole video; `instances` are ordered and do not overlap."""
     low, high = np.log(config.period_frames)
     tempo = float(np.exp(rng.uniform(low, high)))
+    runs = [_perform(instance, tempo, config, rng) for instance in instances]
+    gaps = [_wander_all(num_frames, tempo, config, rng) for _ in range(len(instances) + 1)]
+    bursts = _BURSTS * 0.2 * tempo * np.diff(smooth_noise(num_frames + 1, 0.2 * tempo, rng))
     poses = np.empty((num_frames, NUM_JOINTS))
-    here, frame = _random_anchor(config, rng), 0
-    for instance in instances:
-        run = _perform(ACTIONS[instance.label], instance.end - instance.start, tempo, config, rng)
-        poses[frame : instance.start], turns = _idle(here, _anchor(run, 1), instance.start - frame, tempo, config, rng)
-        run = run + turns
-        poses[instance.start : instance.end] = run[1:-1]
-        here, frame = _anchor(run, -2), instance.end
-    poses[frame:], _ = _idle(here, _random_anchor(config, rng), num_frames - frame, tempo, config, rng)
+    for limb, columns in LIMBS.items():
+        spans = _handovers(instances, num_frames, rng)
+        limb_runs = [run[:, columns] for run in runs]
+        poses[:, columns] = _weave(columns, instances, spans, limb_runs, [gap[limb] for gap in gaps], bursts, tempo)
+    poses[:, -1] = np.maximum(poses[:, -1], 0.0)  # nobody hops into the ground
     return poses
 
 
@@ -65,24 +78,44 @@ def smooth_noise(num_frames: int, scale: float, rng: np.random.Generator) -> Flo
     return np.convolve(white, kernel / np.sqrt((kernel**2).sum()), mode="valid")
 
 
-def _perform(action: Action, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator):
-    """Poses of an action, with one frame more on either side: (F + 2, 12)."""
-    period = tempo * pace(config.num_classes)[ACTIONS.index(action)]
-    drift = config.period_drift * smooth_noise(num_frames + 2, 1.5 * tempo, rng)
+def _perform(instance: Instance, tempo: float, config: CorpusConfig, rng: np.random.Generator):
+    """Poses of an action over its frames and `_EASE` + 1 more on either side: (F, 12)."""
+    num_frames, action = instance.end - instance.start + 2 * (_EASE + 1), ACTIONS[instance.label]
+    period = tempo * pace(config.num_classes)[instance.label]
+    drift = config.period_drift * smooth_noise(num_frames, 1.5 * tempo, rng)
     phase = rng.uniform() + np.cumsum(np.exp(drift) / period)
-    scale = config.amplitude_drift * (smooth_noise(num_frames + 2, tempo, rng) + rng.standard_normal()) / np.sqrt(2)
+    scale = config.amplitude_drift * (smooth_noise(num_frames, tempo, rng) + rng.standard_normal()) / np.sqrt(2)
     return action.poses(phase, np.clip(1 + scale, 0.7, 1.3))
 
 
-def _anchor(poses: Float[np.ndarray, "F 12"], frame: int) -> _Anchor:
-    return _Anchor(poses[frame], (poses[frame + 1] - poses[frame - 1]) / 2)
+def _handovers(instances: Sequence[Instance], num_frames: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """For each instance, the frames [start, end) in which one limb takes part."""
+    shifts = rng.integers(-_EASE, _EASE + 1, size=(len(instances), 2))
+    pairs = zip(instances, shifts.tolist(), strict=True)
+    return [(max(0, i.start + head), min(num_frames, i.end + tail)) for i, (head, tail) in pairs]
 
 
-def _random_anchor(config: CorpusConfig, rng: np.random.Generator) -> _Anchor:
-    pose = np.empty(NUM_JOINTS)
-    for columns in LIMBS.values():
-        pose[columns] = _some_poses(ACTIONS[rng.integers(config.num_classes)], columns, 1, config, rng)[0]
-    return _Anchor(pose, np.zeros(NUM_JOINTS))
+def _weave(
+    columns: slice,
+    instances: Sequence[Instance],
+    spans: list[tuple[int, int]],
+    runs: list[Float[np.ndarray, "_ 2"]],
+    gaps: list[list[_Knot]],
+    bursts: Float[np.ndarray, " F"],
+    tempo: float,
+) -> Float[np.ndarray, "F 2"]:
+    """The path of one limb over the video: idle, action, idle, …"""
+    path, frame, here = np.empty((len(bursts), 2)), 0, _Anchor(gaps[0][0].pose)
+    for instance, (start, end), run, knots in zip(instances, spans, runs, gaps[:-1], strict=True):
+        first = start - instance.start + _EASE + 1
+        goal = _Anchor(run[first], (run[first + 1] - run[first - 1]) / 2)
+        path[frame:start], goal = _idle(knots, here, goal, bursts[frame:start], tempo, columns)
+        run = run + (goal.pose - run[first])  # whole turns of a shoulder
+        path[start:end] = run[first : first + end - start]
+        last = first + end - start - 1
+        here, frame = _Anchor(run[last], (run[last + 1] - run[last - 1]) / 2), end
+    path[frame:], _ = _idle(gaps[-1][1:], here, _Anchor(gaps[-1][0].pose), bursts[frame:], tempo, columns)
+    return path
 
 
 def _some_poses(action: Action, columns: slice, count: int, config: CorpusConfig, rng: np.random.Generator):
@@ -91,42 +124,44 @@ def _some_poses(action: Action, columns: slice, count: int, config: CorpusConfig
     return action.poses(phase, np.full(count, config.idle_amplitude))[:, columns]
 
 
-def _idle(
-    start: _Anchor, end: _Anchor, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "F 12"], Float[np.ndarray, " 12"]]:
-    """Poses strictly between two anchors, and the whole turns to add to all poses from the second on."""
-    duration = float(num_frames + 1)
-    poses, turns = np.empty((num_frames, NUM_JOINTS)), np.zeros(NUM_JOINTS)
+def _wander_all(num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> dict[str, list[_Knot]]:
+    """Idle knots of every limb, enough for any gap; twins may share theirs."""
     knots: dict[str, list[_Knot]] = {}
-    for limb, columns in LIMBS.items():
-        twin = _PAIRS.get(limb)
-        shared = twin is not None and rng.uniform() < config.idle_symmetry
-        knots[limb] = knots[twin] if shared and twin else _wander(limb, duration, tempo, config, rng)
-        times, values = _fit(knots[limb], start.pose[columns], end.pose[columns], duration, tempo, columns)
-        turns[columns] = values[-1] - end.pose[columns]
-        poses[:, columns] = _spline(times, values, start.velocity[columns], end.velocity[columns], num_frames)
-    poses[:, LIMBS["root"]][:, 1] = np.maximum(poses[:, LIMBS["root"]][:, 1], 0.0)
-    return poses, turns
+    for limb in LIMBS:
+        twin = _TWINS.get(limb)
+        shared = rng.uniform() < config.idle_symmetry
+        knots[limb] = knots[twin] if twin and shared else _wander(limb, num_frames, tempo, config, rng)
+    return knots
 
 
-@dataclass(frozen=True)
-class _Knot:
-    """A pose of one limb on its idle way, and the speed of going there in body heights a frame."""
-
-    pose: Float[np.ndarray, " 2"]
-    speed: float
-
-
-def _wander(limb: str, duration: float, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Knot]:
-    """Enough knots for `duration` frames: the limb takes poses and speed from one action for a while, then another."""
+def _wander(limb: str, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Knot]:
+    """The limb takes poses and speed from one action for a while, then from another."""
     knots: list[_Knot] = []
     rate = _IDLE_CALIBRATION * config.idle_speed
-    for _ in range(2 + int(duration / (0.5 * tempo))):
+    for _ in range(3 + int(num_frames / (0.4 * tempo))):
         label = int(rng.integers(config.num_classes))
         speed = rate * limb_speed(limb, label, tempo, config.num_classes) * np.exp(0.2 * rng.standard_normal())
         poses = _some_poses(ACTIONS[label], LIMBS[limb], int(rng.integers(2, 5)), config, rng)
         knots += [_Knot(pose, max(float(speed), 1e-4)) for pose in poses]
     return knots
+
+
+def _idle(
+    knots: list[_Knot], start: _Anchor, end: _Anchor, bursts: Float[np.ndarray, " F"], tempo: float, columns: slice
+) -> tuple[Float[np.ndarray, "F 2"], _Anchor]:
+    """Path strictly between two anchors, and the second anchor with the whole turns that the way added to it."""
+    duration = float(len(bursts) + 1)
+    times, values = _fit(knots, start.pose, end.pose, duration, tempo, columns)
+    path = _spline(times, values, start.slope, end.slope, _hurry(bursts))
+    return path, _Anchor(values[-1], end.slope)
+
+
+def _hurry(bursts: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
+    """Times 1 … F, unevenly spaced: all limbs hurry and rest together, as they do in an action."""
+    count = len(bursts)
+    edge = np.minimum(np.arange(count), np.arange(count)[::-1])
+    steps = np.exp(np.append(bursts * np.clip(edge / _EASE, 0, 1), 0.0))
+    return (np.cumsum(steps) * ((count + 1) / steps.sum()))[:-1]
 
 
 def _fit(
@@ -167,15 +202,16 @@ def _nearest_turn(pose: Float[np.ndarray, " 2"], before: Float[np.ndarray, " 2"]
     return pose + np.array([2 * np.pi * np.round((before[0] - pose[0]) / (2 * np.pi)), 0.0])
 
 
-def _spline(times, values, first_slope, last_slope, num_frames: int) -> Float[np.ndarray, "F 2"]:
-    """Cubic Hermite curve through the knots at frames 1 … F, with slopes of neighbours' chords inside."""
+def _spline(times, values, first_slope, last_slope, at: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F 2"]:
+    """Cubic Hermite curve through the knots, with the slopes of the neighbours' chords inside."""
+    chords = np.diff(values, axis=0) / np.diff(times)[:, None]
     slopes = np.empty_like(values)
-    slopes[0], slopes[-1] = first_slope, last_slope
+    slopes[0] = chords[0] if first_slope is None else first_slope
+    slopes[-1] = chords[-1] if last_slope is None else last_slope
     slopes[1:-1] = (values[2:] - values[:-2]) / (times[2:] - times[:-2])[:, None]
-    frames = np.arange(1.0, num_frames + 1)
-    knot = np.clip(np.searchsorted(times, frames, side="right") - 1, 0, len(times) - 2)
+    knot = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(times) - 2)
     span = (times[knot + 1] - times[knot])[:, None]
-    u = (frames - times[knot])[:, None] / span
+    u = (at - times[knot])[:, None] / span
     rest = 1 - u
     ends = rest**2 * (1 + 2 * u) * values[knot] + u**2 * (3 - 2 * u) * values[knot + 1]
     return ends + u * rest * span * (rest * slopes[knot] - u * slopes[knot + 1])

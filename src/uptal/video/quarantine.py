@@ -12,6 +12,9 @@ from pathlib import Path
 
 from uptal.errors import ConfigError, UptalError, VideoError
 
+FILE_NAME = "quarantine.jsonl"
+"""The list's name inside a run folder or a feature store."""
+
 
 class QuarantineError(UptalError):
     """More videos failed than a run puts up with.
@@ -43,13 +46,13 @@ class Quarantine:
     1
     """
 
-    def __init__(self, total: int, limit: float = 0.01, file: str | os.PathLike[str] | None = None):
+    def __init__(self, total: int, limit: float = 0.01, folder: str | os.PathLike[str] | None = None):
         """Expects `total` videos in the run and bears with `limit` (a share) of them, but at least with one.
 
         Args:
             total: Number of videos that the run uses.
             limit: Share of them, 0 to 1, that may fail.
-            file: `quarantine.jsonl` of the run; None keeps the list in memory only.
+            folder: Run folder or feature store that gets `quarantine.jsonl`; None keeps the list in memory only.
 
         Raises:
             ConfigError: The limit is not a share.
@@ -60,7 +63,7 @@ class Quarantine:
         self.allowed = max(1, int(limit * total + 1e-9))
         self.failures: dict[str, str] = {}
         """Reason by path, in the order in which the videos failed in this run."""
-        self._file = None if file is None else Path(file)
+        self._file = None if folder is None else Path(folder) / FILE_NAME
         self._listed = _listed_in(self._file)
 
     def __len__(self) -> int:
@@ -86,10 +89,10 @@ class Quarantine:
             )
 
     def summary(self) -> str:
-        """What to print when the run ends: nothing (an empty string) if all videos were fine."""
+        """What to print when the run ends: whole lines, or nothing (an empty string) if all videos were fine."""
         if not self.failures:
             return ""
-        return f"{len(self)} of {self.total} videos could not be used and were left out:\n{self._lines()}"
+        return f"{len(self)} of {self.total} videos could not be used and were left out:\n{self._lines()}\n"
 
     def _lines(self) -> str:
         return "\n".join(f"  {path}: {reason}" for path, reason in self.failures.items())

@@ -1,0 +1,56 @@
+"""`uptal pretrain RECIPE --videos DIR --run RUN`: a folder of videos in, an encoder out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from uptal.annotations import read_labels
+from uptal.commands.options import add_settings, new_parser, read_yaml, take_settings
+from uptal.errors import ConfigError
+from uptal.recipes import pretrain as recipes
+from uptal.recipes.pretrain import PretrainConfig
+from uptal.recipes.running import pretrain
+from uptal.recipes.settings import from_plain
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, or goes on with a run that was interrupted."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    defaults, stored = _recipe(arguments[0]) if named else (recipes.paper(), {})
+    if "--small" in arguments:
+        defaults = recipes.small(defaults)
+    parser = new_parser("pretrain", "Pre-trains a clip encoder on a folder of videos. Recipes: " + ", ".join(recipes.recipes()) + ".")
+    parser.add_argument("recipe", help="name of a recipe, or the config.yaml (or folder) of a run to repeat")
+    parser.add_argument("--videos", required="videos" not in stored, default=stored.get("videos"), help="folder of videos")
+    parser.add_argument("--run", required=True, help="run folder: settings, log, checkpoints, encoder")
+    parser.add_argument("--labels", help="CSV with the columns video,label, for recipes that learn from labels")
+    parser.add_argument("--resume", choices=["auto", "never"], default="auto", help="go on with the run in --run, or refuse to")
+    parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
+    parser.add_argument("--trust-imports", action="store_true", help="allow encoder classes from outside uptal")
+    add_settings(parser, defaults)
+    parsed = parser.parse_args(arguments)
+    cfg = take_settings(parsed, PretrainConfig)
+    run = Path(parsed.run)
+    if parsed.resume == "never" and any(run.glob("checkpoints/step_*")):
+        raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
+    labels = read_labels(parsed.labels) if parsed.labels else None
+    trust = parsed.trust_imports or any(argument.startswith("--encoder") for argument in arguments)
+    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust)
+    if outcome.finished:
+        print(f"{run}: {outcome.steps} steps in {outcome.seconds:.0f} s; the encoder is {run / 'encoder.safetensors'}")
+    else:
+        print(f"{run}: stopped and saved at step {outcome.steps}; the same command goes on from there", file=sys.stderr)
+
+
+def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
+    """A named recipe, or the settings of an earlier run and where its videos were."""
+    path = Path(name)
+    if path.is_dir():
+        path = path / "config.yaml"
+    if path.suffix not in (".yaml", ".yml"):
+        return recipes.recipe(name), {}
+    values = read_yaml(path)
+    stored = {key: values.pop(key) for key in ("videos", "classes") if key in values}
+    return from_plain(PretrainConfig, values), stored

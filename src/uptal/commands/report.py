@@ -1,0 +1,53 @@
+"""`uptal report --videos DIR --out FILE`: a page of videos with annotations, detections and similarity maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from uptal.annotations import read_annotations, read_detections
+from uptal.commands.options import new_parser
+from uptal.errors import ConfigError
+from uptal.features import FeatureStore
+from uptal.report import Report, VideoPanel, write_report
+from uptal.run import environment
+from uptal.similarity import self_similarity
+from uptal.video import find_videos, probe
+
+
+def main(arguments: list[str]) -> None:
+    """Writes one self-contained page."""
+    parser = new_parser("report", "One self-contained HTML page; every input but the videos is optional.")
+    parser.add_argument("--videos", required=True, help="folder of videos")
+    parser.add_argument("--annotations", help="ground truth")
+    parser.add_argument("--found", help="detections: ActivityNet submission JSON")
+    parser.add_argument("--features", help="feature store, for similarity maps")
+    parser.add_argument("--max-videos", type=int, default=8, help="videos to show, the first ones by name")
+    parser.add_argument("--title", default="Videos", help="heading")
+    parser.add_argument("--out", required=True, help="page to write")
+    parsed = parser.parse_args(arguments)
+    truth = read_annotations(parsed.annotations) if parsed.annotations else None
+    found = read_detections(parsed.found) if parsed.found else {}
+    store = FeatureStore(parsed.features) if parsed.features else None
+    paths = find_videos(parsed.videos)
+    named = [path for path in paths if path.stem in found] if parsed.found else paths
+    if not named:
+        raise ConfigError(f"{parsed.found} names none of the {len(paths)} videos in {parsed.videos}; ids are file stems.")
+    panels = []
+    for path in named[: parsed.max_videos]:
+        read = store.read(path.stem) if store is not None and path.stem in store else None
+        annotated = None if truth is None else truth.get(path.stem)
+        panels.append(
+            VideoPanel(
+                id=path.stem,
+                video_path=path,
+                duration=read.duration if read is not None else probe(path).duration,
+                truth=None if annotated is None else annotated.segments,
+                predictions=found.get(path.stem),
+                similarity=None if read is None else self_similarity(read.values.numpy(), centre=True),
+                timebase=None if read is None else read.timebase,
+            )
+        )
+    report = Report(title=parsed.title, sections=panels, facts=environment())
+    for message in write_report(Path(parsed.out), report):
+        print(message)
+    print(f"open {parsed.out}")

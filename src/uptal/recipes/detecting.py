@@ -1,0 +1,130 @@
+"""My video in, localised actions out: a run folder and video files become JSON, CSV, SRT and a page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
+from uptal.encoders import load_encoder
+from uptal.errors import CheckpointError, ConfigError, VideoError
+from uptal.features import Features, extract
+from uptal.postprocess import nms
+from uptal.recipes.extracting import create_store, unique_stems
+from uptal.recipes.localize import Localizer, load_localizer, predict
+from uptal.report import Report, VideoPanel, write_report
+from uptal.run import environment
+from uptal.similarity import self_similarity
+from uptal.train import choose_device
+from uptal.types import Detections, Video
+from uptal.video import Quarantine
+
+SHOWN = 0.3
+"""Share of a video's best score above which a segment is shown at first and written to subtitles."""
+
+
+def detect(
+    run: str | Path,
+    videos: Sequence[str | Path],
+    out: str | Path,
+    *,
+    annotations: str | Path | None = None,
+    device: str = "auto",
+    min_score: float | None = None,
+) -> dict[str, Detections]:
+    """Finds actions in videos with a trained run, and writes what `uptal detect` promises into `out`.
+
+    Args:
+        run: Folder of `uptal train`; nothing else is needed.
+        videos: Video files; unreadable ones are named at the end.
+        out: Folder for detections.json, <stem>.csv, <stem>.srt and report.html.
+        annotations: Ground truth to show beside the predictions.
+        device: `auto`, `cpu`, `cuda`.
+        min_score: Lowest score in subtitles and at the slider's start; by default a share of each video's best score.
+
+    Returns:
+        All detections of each readable video, in seconds, best first.
+
+    Raises:
+        VideoError: None of the videos can be read. CheckpointError: The run cannot be used.
+    """
+    paths, out = [Path(path) for path in videos], Path(out)
+    localizer = load_localizer(Path(run))
+    truth = read_annotations(annotations) if annotations else {}
+    features, quarantine = video_features(localizer, paths, device)
+    if not features:
+        path, reason = next(iter(quarantine.failures.items()))
+        raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
+    found = predict(localizer, features)
+    sources = {path.stem: path for path in paths}
+    shown = {id: visible(detections, min_score) for id, detections in found.items()}
+    write_detections(out / "detections.json", found)
+    for id, detections in found.items():
+        write_csv(out / f"{id}.csv", {id: detections})
+        write_srt(out / f"{id}.srt", shown[id])
+    panels = [panel(sources[read.id], read, found[read.id], truth.get(read.id), shown[read.id]) for read in features]
+    note = f"Detections of {len(features)} videos by {Path(run).name}. "
+    skipped = quarantine.summary()
+    facts = environment() | {"run": str(Path(run).name), "encoder": localizer.features["encoder_digest"][:16]}
+    report = Report(title="Detected actions", summary=[note + skipped], sections=panels, facts=facts)
+    for message in write_report(out / "report.html", report):
+        print(message)
+    print(skipped, end="")
+    return found
+
+
+def video_features(localizer: Localizer, paths: Sequence[Path], device: str) -> tuple[list[Features], Quarantine]:
+    """Features of videos by the encoder that the run carries, in the order of `paths`."""
+    saved = load_encoder(localizer.path)
+    if saved.digest != localizer.features["encoder_digest"]:
+        raise CheckpointError(
+            f"{localizer.path}: its encoder is {saved.digest[:12]}, its localizer was trained on features of "
+            f"{localizer.features['encoder_digest'][:12]}. Train the localizer again."
+        )
+    missing = [str(path) for path in paths if path.is_dir()]
+    if missing:
+        raise ConfigError(f"{missing[0]} is a folder; give video files, such as {missing[0]}/*.mp4.")
+    unique_stems(paths)
+    quarantine = Quarantine(total=len(paths), limit=1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        store = create_store(Path(folder), saved, int(localizer.features["interval"]), "pyav")
+        torch.manual_seed(0)
+        extract(
+            paths,
+            store,
+            saved.encoder,
+            saved.clip,
+            interval=int(store.description["interval"]),
+            device=choose_device(device),
+            quarantine=quarantine,
+        )
+        return [store.read(path.stem) for path in paths if path.stem in store], quarantine
+
+
+def visible(found: Detections, min_score: float | None) -> Detections:
+    """What a person wants to see first: no two segments on the same spot, nothing far below the best."""
+    best = nms(found, threshold=0.3, max_output=50)
+    if not len(best):
+        return best
+    lowest = SHOWN * float(best.scores.max()) if min_score is None else min_score
+    keep = best.scores >= lowest
+    labels = None if best.labels is None else tuple(label for label, kept in zip(best.labels, keep, strict=True) if kept)
+    return Detections(best.segments[keep], best.scores[keep], labels)
+
+
+def panel(path: Path, features: Features, found: Detections, truth: Video | None, shown: Detections | None = None) -> VideoPanel:
+    """A video with its annotations, predictions and similarity map for a page."""
+    threshold = float(shown.scores.min()) if shown is not None and len(shown) else None
+    return VideoPanel(
+        id=features.id,
+        video_path=path,
+        duration=features.duration,
+        truth=None if truth is None else truth.segments,
+        predictions=nms(found, threshold=0.6, max_output=40) if len(found) else found,
+        similarity=self_similarity(features.values.numpy(), centre=True),
+        timebase=features.timebase,
+        threshold=threshold,
+    )
