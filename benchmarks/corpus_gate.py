@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 
 import numpy as np
@@ -54,7 +55,9 @@ def film(config: CorpusConfig, kind: Kind, index: int) -> Reel:
     grey = pixels.astype(np.float32).mean(axis=3)
     change = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
     starts = np.arange(0, len(grey) - CLIP * STRIDE + 1, STEP)
-    controls = [np.concatenate([_fields(change[s : s + CLIP * STRIDE]), _fields(grey[s : s + CLIP * STRIDE])]) for s in starts]
+    controls = [
+        np.concatenate([_fields(change[s : s + CLIP * STRIDE]), _fields(grey[s : s + CLIP * STRIDE])]) for s in starts
+    ]
     middle = starts + CLIP * STRIDE / 2
     spans = np.array([(s.start, s.end) for s in video.segments]) * config.fps
     acting = ((middle[:, None] >= spans[:, 0]) & (middle[:, None] < spans[:, 1])).any(axis=1)
@@ -80,9 +83,11 @@ class TinyEncoder(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
-                    nn.Conv3d(a, b, 3, stride=(1 if i == 0 else 2, 2, 2), padding=1, bias=False), nn.BatchNorm3d(b), nn.ReLU()
+                    nn.Conv3d(a, b, 3, stride=(1 if i == 0 else 2, 2, 2), padding=1, bias=False),
+                    nn.BatchNorm3d(b),
+                    nn.ReLU(),
                 )
-                for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+                for i, (a, b) in enumerate(pairwise(widths))
             )
         )
 
@@ -158,7 +163,9 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(100 * (np.cumsum(hits) / np.arange(1, len(hits) + 1) * hits).sum() / max(hits.sum(), 1))
 
 
-def probe(train: list[np.ndarray], truth: list[np.ndarray], test: list[np.ndarray], linear: bool, seed: int) -> np.ndarray:
+def probe(
+    train: list[np.ndarray], truth: list[np.ndarray], test: list[np.ndarray], linear: bool, seed: int
+) -> np.ndarray:
     """Scores of every test clip for each target, from a linear map or a two-layer temporal convolution."""
     torch.manual_seed(seed)
     stacked = np.concatenate(train)
@@ -268,9 +275,8 @@ def verdict(rows: list[Row], guess: Row) -> list[str]:
 def print_table(rows: list[Row], guess: Row) -> None:
     print(f"{'features':26s} {'action lin.':>11s} {'action':>7s} {'start':>6s} {'end':>6s} {'class kNN':>10s}")
     for row in (guess, *rows):
-        print(
-            f"{row.name:26s} {row.linear_action:11.1f} {row.action:7.1f} {row.start:6.1f} {row.end:6.1f} {row.classes:10.1f}"
-        )
+        numbers = f"{row.linear_action:11.1f} {row.action:7.1f} {row.start:6.1f} {row.end:6.1f} {row.classes:10.1f}"
+        print(f"{row.name:26s} {numbers}")
 
 
 def gate_config(seed: int, quick: bool) -> CorpusConfig:

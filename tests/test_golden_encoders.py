@@ -19,8 +19,12 @@ pytestmark = pytest.mark.golden
 
 FORWARD = 1e-4
 """Largest error allowed, relative to the largest entry: other order of summation through 57 layers in float32."""
-GRADIENT = 1e-3
-"""The same for norms of gradients, which pass twice as many layers."""
+BATCH_STATISTICS = 5e-3
+"""The same for features in training mode: the last layers see eight numbers a channel, and norms over so few magnify
+rounding. The stored float32 values are themselves 9e-4 away from this network in float64; with two threads, which pick
+the kernels that the original ran on, they are met bit for bit."""
+GRADIENT = 2e-2
+"""The same for norms of gradients, which are 3e-3 away from float64 and 7e-3 from another memory format."""
 
 
 def drawn(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -114,7 +118,7 @@ def check_training_step(model: I3D, x: torch.Tensor, stored: dict[str, np.ndarra
     pooled = model.train()(x)
     loss = pooled.square().mean()
     loss.backward()
-    assert error(pooled, stored["train/pooled"]) < FORWARD
+    assert error(pooled, stored["train/pooled"]) < BATCH_STATISTICS
     assert error(loss, stored["train/loss"]) < FORWARD
     with_gradient = dict(model.named_parameters())
     for key in (key for key in stored if key.startswith("train/gradnorm/")):

@@ -2,7 +2,8 @@
 
 Crop, antialiased resize, flip and Gaussian blur are linear and separable, so they fold into two small matrices a sample
 (rows and columns); brightness, contrast, saturation and hue fold into one 3x3 colour matrix. A batch then costs two
-matrix products and one colour product, without a loop over samples. See `docs/decisions/0003-augmentation.md`.
+matrix products and one colour product, without a loop over samples. Pictures lie rows first (H C F W) meanwhile: with
+rows and columns as the first and the last axis, one large product serves all pictures of a sample.
 
 Letters: B samples, F frames (all axes between the first and C), C colours, H W decoded size, h w output size.
 """
@@ -19,6 +20,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from uptal.errors import ConfigError
+
+_BLUR_REACH = 12
+"""Pixels on either side that a blur looks at: three standard deviations of the widest."""
 
 _GREY = (0.299, 0.587, 0.114)
 """Luma weights of ITU-R BT.601, as PIL, torchvision and kornia use them."""
@@ -51,13 +55,19 @@ class AugmentConfig:
     blur: float = 0.5
     """Probability of Gaussian blur. The paper does not say."""
     sigma: tuple[float, float] = (0.1, 2.0)
-    """Standard deviation of the blur in output pixels. The paper does not say."""
+    """Standard deviation of the blur in output pixels, at most 4. The paper does not say."""
     scope: Literal["per_source", "composite"] = "per_source"
     """Augment each source video by itself before blending (four draws a sample), or the finished synthetic video."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"Augmentation needs size >= 1, 0 < area <= 1 and positive ratios, found {self}.")
+        if not all(0 <= share <= 1 for share in (self.flip, self.jitter, self.grey, self.blur)):
+            raise ConfigError(f"aug.flip, jitter, grey and blur are probabilities from 0 to 1, found {self}.")
+        if min(self.brightness, self.contrast, self.saturation) < 0 or not 0 <= self.hue <= 0.5:
+            raise ConfigError(f"Colour jitter needs factors of at least 0 and a hue from 0 to 0.5 turns, found {self}.")
+        if not 0 <= self.sigma[0] <= self.sigma[1] <= _BLUR_REACH / 3:
+            raise ConfigError(f"aug.sigma is a range within [0, {_BLUR_REACH // 3}] output pixels, found {self.sigma}.")
 
 
 @dataclass(frozen=True)
@@ -105,8 +115,13 @@ def centre(count: int, aspect: float, share: float = 1.0) -> AugmentParams:
     )
 
 
-def apply(frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], params: AugmentParams, size: int) -> Float[Tensor, "B *F C size size"]:
+def apply(
+    frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], params: AugmentParams, size: int
+) -> Float[Tensor, "B *F C size size"]:
     """Augments a batch: every sample by its own draw, all its frames alike.
+
+    In order: crop and resize, flip, blur, brightness, contrast about the frame's mean grey, saturation, hue; values are
+    clamped once, at the end.
 
     Args:
         frames: Decoded pictures, 0 to 255.
@@ -114,19 +129,19 @@ def apply(frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], par
         size: Output height and width.
 
     Returns:
-        Pictures in [0, 1].
+        Pictures in [0, 1]; a view whose memory is not in the order of its axes.
     """
-    height, width = frames.shape[-2:]
+    batch, (height, width) = len(frames), frames.shape[-2:]
     rows = _resize_matrix(params.box[:, 0], params.box[:, 2], height, size)
     columns = _resize_matrix(params.box[:, 1], params.box[:, 3], width, size)
     blur = _blur_matrix(params.sigma, size)
     rows, columns = blur @ rows, blur @ columns
     columns = torch.where(params.flip[:, None, None], columns.flip(1), columns)
-    batch = len(frames)
-    pictures = rows[:, None] @ frames.to(rows.dtype).reshape(batch, -1, height, width)
-    pictures = pictures.reshape(batch, -1, width) @ columns.transpose(1, 2)
-    pictures = _recolour(pictures.reshape(batch, -1, 3, size * size), params.colour)
-    return pictures.reshape(*frames.shape[:-2], size, size)
+    rows_first = frames.reshape(batch, -1, 3, height, width).permute(0, 3, 2, 1, 4)
+    pictures = rows_first.to(rows.dtype, memory_format=torch.contiguous_format).view(batch, -1, width)
+    pictures = rows @ (pictures @ columns.transpose(1, 2)).view(batch, height, -1)
+    pictures = _recolour(pictures.view(batch, size, 3, -1, size), params.colour)
+    return pictures.permute(0, 3, 2, 1, 4).unflatten(1, frames.shape[1:-3])
 
 
 def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: AugmentConfig) -> Float[np.ndarray, "N 4"]:
@@ -145,10 +160,12 @@ def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: Augmen
     return np.stack([place[:, 0] * (1 - height), place[:, 1] * (1 - width), height, width], 1)
 
 
-def _resize_matrix(start: Float[Tensor, " B"], share: Float[Tensor, " B"], source: int, size: int) -> Float[Tensor, "B h H"]:
+def _resize_matrix(
+    start: Float[Tensor, " B"], share: Float[Tensor, " B"], source: int, size: int
+) -> Float[Tensor, "B h H"]:
     """Triangle-filter resampling of [start, start + share) to `size` points; antialiased when it shrinks.
 
-    Equal to cropping first and then `interpolate(mode="bilinear", antialias=True)`: pixels outside the crop have no say.
+    Equal to cropping and then `interpolate(mode="bilinear", antialias=True)`: pixels outside the crop have no say.
     """
     begin, extent = start[:, None, None] * source, share[:, None, None] * source
     support = (extent / size).clamp(min=1.0)
@@ -161,8 +178,8 @@ def _resize_matrix(start: Float[Tensor, " B"], share: Float[Tensor, " B"], sourc
 
 
 def _blur_matrix(sigma: Float[Tensor, " B"], size: int) -> Float[Tensor, "B h h"]:
-    """Gaussian blur over three standard deviations with mirrored borders; the identity where sigma is 0."""
-    reach = min(size - 1, 6)
+    """Gaussian blur with mirrored borders; the identity where sigma is 0."""
+    reach = min(size - 1, _BLUR_REACH)
     taps = torch.arange(-reach, reach + 1, device=sigma.device)
     kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2))
     kernel = kernel / kernel.sum(1, keepdim=True)
@@ -186,14 +203,15 @@ def _colour_matrix(saturation: Float[Tensor, " B"], hue: Float[Tensor, " B"]) ->
     return rotate @ saturate
 
 
-def _recolour(pictures: Float[Tensor, "B F 3 P"], colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B F 3 P"]:
+def _recolour(pictures: Float[Tensor, "B h 3 F w"], colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B h 3 F w"]:
     """Brightness, contrast about each frame's mean grey, saturation, hue; scaled from 0..255 and clamped to [0, 1]."""
+    batch, height, _, _, width = pictures.shape
     brightness, contrast, saturation, hue = colour.unbind(1)
     matrix = _colour_matrix(saturation, hue) * (brightness * contrast / 255)[:, None, None]
     grey = torch.tensor(_GREY, device=pictures.device) / 255
-    mean = pictures.mean(-1) @ grey
+    mean = pictures.mean((1, 4)).transpose(1, 2) @ grey
     shift = (brightness * (1 - contrast))[:, None] * mean
-    batch, count = pictures.shape[:2]
-    matrix = matrix[:, None].expand(-1, count, -1, -1).reshape(-1, 3, 3)
-    shifted = torch.baddbmm(shift.reshape(-1, 1, 1), matrix, pictures.reshape(batch * count, 3, -1))
-    return shifted.clamp_(0, 1).reshape(pictures.shape)
+    shift = shift[:, None, None, :, None].expand(-1, height, -1, -1, width).reshape(batch * height, 1, -1)
+    matrix = matrix[:, None].expand(-1, height, -1, -1).reshape(-1, 3, 3)
+    mixed = torch.baddbmm(shift, matrix, pictures.reshape(batch * height, 3, -1))
+    return mixed.clamp_(0, 1).view(pictures.shape)

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step_00000120/   weights.safetensors   tensors of the task (encoders, heads, queue)
                                      train.pt              optimiser, schedule, position; tensors and plain values only
-                                     meta.json             step, config, versions, digests of the other two; written last
+                                     meta.json             step, versions, digests of the other two; written last
 
 A checkpoint is built beside its final name, flushed to the disk and renamed. Loading checks the digests, so a damaged
 file is never taken for a good one.
@@ -29,7 +29,17 @@ from uptal.errors import CheckpointError, UptalError
 from uptal.files import atomic_write, digest
 
 _FILES = ("weights.safetensors", "train.pt")
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, SafetensorError, UptalError, pickle.UnpicklingError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    UptalError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass(frozen=True)
@@ -42,14 +52,18 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
-def save(folder: Path, step: int, weights: Mapping[str, Tensor], train: Mapping[str, Any], meta: Mapping[str, Any], keep: int) -> Path:
-    """Writes a checkpoint, then deletes all but the newest `keep`.
+def save(
+    folder: Path, step: int, weights: Mapping[str, Tensor], train: Mapping[str, Any], meta: Mapping[str, Any], keep: int
+) -> Path:
+    """Writes a checkpoint, unless one of this step is there and whole, then deletes all but the newest `keep`.
 
     Raises:
         CheckpointError: The disk is full or cannot be written; earlier checkpoints are untouched.
     """
     final = folder / f"step_{step:08d}"
     draft = folder / f".step_{step:08d}.tmp"
+    if _whole(final):  # replacing it would need a moment without it
+        return final
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -66,21 +80,30 @@ def save(folder: Path, step: int, weights: Mapping[str, Tensor], train: Mapping[
     except (OSError, SafetensorError, RuntimeError, UptalError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
-            f"{final}: the checkpoint could not be written ({error}). Earlier checkpoints are untouched; make room on the "
-            "disk and start the same command again to continue from the newest."
+            f"{final}: the checkpoint could not be written ({error}). Earlier checkpoints are untouched; make room on "
+            "the disk and start the same command again to continue from the newest."
         ) from error
     _delete_old(folder, keep)
     return final
 
 
 def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and one line for each that had to be passed over."""
+    """The newest checkpoint that is whole, or None in a fresh folder; and one line for each that was passed over.
+
+    Raises:
+        CheckpointError: There are checkpoints and none is whole; starting afresh there would lose what can be mended.
+    """
     passed_over = []
     for path in sorted(folder.glob("step_*"), reverse=True):
         try:
             return load(path), passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
+    if passed_over:
+        raise CheckpointError(
+            f"{folder}: none of the {len(passed_over)} checkpoints can be read. The newest: {passed_over[0]} Restore "
+            "one from a copy, or start again with another --run."
+        )
     return None, passed_over
 
 
@@ -94,17 +117,28 @@ def load(path: Path) -> Checkpoint:
         meta = json.loads((path / "meta.json").read_text("utf-8"))
         for name in _FILES:
             if digest(path / name) != meta["digests"][name]:
-                raise CheckpointError(f"{path / name}: damaged (its digest is not the one in meta.json). Delete the folder.")
+                raise CheckpointError(
+                    f"{path / name}: damaged (its digest is not the one in meta.json). Delete the folder."
+                )
         train = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
         return Checkpoint(int(meta["step"]), load_file(path / _FILES[0]), train, meta)
     except CheckpointError:
         raise
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {error}).") from error
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {reason}).") from error
+
+
+def _whole(path: Path) -> bool:
+    try:
+        load(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _delete_old(folder: Path, keep: int) -> None:
-    for path in sorted(folder.glob("step_*"))[:-keep]:
+    for path in [*sorted(folder.glob("step_*"))[:-keep], *folder.glob(".step_*.tmp")]:
         with suppress(OSError):  # an old checkpoint that cannot be deleted is no reason to stop a run
             shutil.rmtree(path)
 

@@ -10,6 +10,7 @@ Pixels are read by `uptal.video`; what is pasted where is decided here and done 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,9 +25,11 @@ class BackgroundConfig:
     """Clips of the video that is pasted onto (`docs/paper.md`, T1 and T2)."""
 
     layout: Literal["segments", "contiguous", "segments_shared_jitter"] = "segments"
-    """"8 clips uniformly sampled" (Sec. 4.1.1). The paper does not say how: one random clip in each of J equal parts."""
+    """"8 clips uniformly sampled" (Sec. 4.1.1). The paper does not say how: a random clip in each of J equal parts."""
     stride: int | Literal["random_per_video", "same_as_region"] = 1
-    """Frames between frames of a clip. The paper varies only the action region's stride (Sec. 3.2.1)."""
+    """Frames from one frame of a clip to the next; the paper varies only the action region's (Sec. 3.2.1).
+    `random_per_video` draws from the region's range. `same_as_region` is for regions that stay in their own video: with
+    paste it is the stride of the lending video's own region, of which the region pasted there knows nothing."""
     share: bool = False
     """Use one draw of background clips for both views (fewer frames to decode). The paper does not say."""
 
@@ -51,11 +54,13 @@ class RegionConfig:
     """One stride for all clips of a region, or one for each clip. The paper does not say."""
     scale_mode: Literal["keep_clips", "resample_clips"] = "keep_clips"
     """What a larger stride changes: the stretch of source video (playback speed), or the number of clips, as in the
-    literal transform of Figure 3. The paper does not say; 6 clips x 8 frames x stride 4 = 192 fit a 10 s video."""
+    literal transform of Figure 3: L clips at stride 1 become L // k at stride k, never larger than L. The paper does
+    not say; 6 clips x 8 frames x stride 4 = 192 fit a 10 s video."""
     layout: Literal["contiguous", "segments"] = "contiguous"
     """Clips back to back in the source, or one in each of L neighbouring parts of J. The paper does not say."""
     min_overlap: float = 0.0
-    """Smallest share of the shorter view's source stretch that the other must cover. The paper draws independently."""
+    """Smallest share of the shorter view's source stretch that the other must cover; only when pasting. The paper draws
+    independently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +88,13 @@ class TimelineConfig:
                 "set 1 <= region.min_clips <= region.max_clips <= clips."
             )
         if not 1 <= region.min_stride <= region.max_stride:
-            raise ConfigError(f"Strides must satisfy 1 <= min <= max, found {region.min_stride} and {region.max_stride}.")
+            raise ConfigError(f"Strides need 1 <= min <= max, found {region.min_stride} and {region.max_stride}.")
         if not 0 <= region.min_overlap <= 1:
             raise ConfigError(f"region.min_overlap is a share between 0 and 1, found {region.min_overlap}.")
+        if region.min_overlap > 0 and region.layout != "contiguous":
+            raise ConfigError("region.min_overlap needs region.layout 'contiguous'; otherwise the place is not free.")
+        if region.scale_mode == "resample_clips" and region.stride_scope != "region":
+            raise ConfigError("region.scale_mode 'resample_clips' needs region.stride_scope 'region'.")
         if isinstance(self.background.stride, int) and self.background.stride < 1:
             raise ConfigError(f"background.stride must be at least 1, found {self.background.stride}.")
 
@@ -103,7 +112,7 @@ class Timeline:
     length: Int[np.ndarray, " V"]
     """L, number of clips of the region."""
     stride: Int[np.ndarray, " V"]
-    """Stride that was drawn for the region (its first clip)."""
+    """Stride of the region's first clip; smaller than what was drawn where the video is too short for that."""
 
 
 def clip_span(frames: int, stride: int) -> int:
@@ -137,6 +146,9 @@ def uniform_starts(
     """First frames of one clip in each of `clips` equal parts of the video (T1); centred when `rng` is None.
 
     Where a part is shorter than the clip the clip starts with the part, and never runs past the end of the video.
+
+    >>> uniform_starts(None, 64, 4, 8).tolist()
+    [4, 20, 36, 52]
     """
     slack = max(0.0, num_frames / clips - span)
     jitter = np.full(clips, 0.5) if rng is None else rng.random(1 if shared else clips)
@@ -149,12 +161,15 @@ def contiguous_starts(
     num_frames: int,
     frames: int,
     strides: Int[np.ndarray, " L"],
-    within: tuple[float, float] | None = None,
+    within: tuple[int, int] | None = None,
 ) -> Int[np.ndarray, " L"]:
     """First frames of back-to-back clips (T6), at a random place, or centred when `rng` is None.
 
     Clips lie one slot (frames x stride) apart; in a short video they move together evenly and overlap rather than
     fail. `within` bounds the first frame further (used for `min_overlap`).
+
+    >>> contiguous_starts(None, 100, 8, np.array([2, 2, 2])).tolist()
+    [26, 42, 58]
     """
     pitches = frames * strides[:-1]
     last = clip_span(frames, int(strides[-1]))
@@ -163,9 +178,8 @@ def contiguous_starts(
         pitches = pitches * room // max(1, int(pitches.sum()))
     offsets = np.concatenate([[0], np.cumsum(pitches)]).astype(np.int64)
     free = max(0, room - int(offsets[-1]))
-    low, high = (0, free) if within is None else (max(0, round(within[0])), min(free, round(within[1])))
-    low, high = min(low, free), max(min(low, free), high)
-    first = (low + high) // 2 if rng is None else int(rng.integers(low, high + 1))
+    low, high = (0, free) if within is None else (min(max(0, within[0]), free), min(within[1], free))
+    first = (low + high) // 2 if rng is None else int(rng.integers(low, max(low, high) + 1))
     spans = (frames - 1) * strides + 1
     return np.minimum(first + offsets, np.maximum(0, num_frames - spans))
 
@@ -183,16 +197,23 @@ def draw_length(rng: np.random.Generator, cfg: RegionConfig) -> int:
     return int(rng.integers(cfg.min_clips, cfg.max_clips + 1))
 
 
-def draw_timeline(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, *, paste: bool) -> Timeline:
+def draw_timeline(
+    rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, *, paste: bool, centred: bool = False
+) -> Timeline:
     """Draws everything that concerns time for one video.
 
     With `paste`, the region is cut from anywhere (T6) and goes to a random slot of another video (T7). Without, the
-    synthetic video is the video itself and the region's slots are re-sampled in place (Table 3, #0 to #2).
+    synthetic video is the video itself and the region's slots are re-sampled in place (Table 3, #0 to #2). `centred`
+    puts the video's own clips in the middle of their room instead of drawing them (validation, T1).
+
+    Raises:
+        ConfigError: The video has no frames.
     """
     if num_frames < 1:
         raise ConfigError("A video without frames has no timeline.")
     length = draw_length(rng, cfg.region)
-    views = [_draw_view(rng, num_frames, cfg, paste, length if cfg.region.equal else None) for _ in range(cfg.views)]
+    fixed = length if cfg.region.equal else None
+    views = [_draw_view(rng, num_frames, cfg, paste, centred, fixed) for _ in range(cfg.views)]
     if paste and cfg.region.min_overlap > 0 and cfg.views == 2:
         views[1] = _overlapping(rng, num_frames, cfg, views)
     clips = [view.clips for view in views]
@@ -210,8 +231,8 @@ def draw_timeline(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig
 def extraction_frames(num_frames: int, frames: int, stride: int, interval: int) -> Int[np.ndarray, "N T"]:
     """Frame indices of clips that cover a whole video, one every `interval` frames, for feature extraction.
 
-    The number of clips is (num_frames - frames x stride) / interval + 1, rounded, at least 1: a tail of half an interval
-    or more gets a clip of its own, whose frames past the end repeat the last frame.
+    The number of clips is (num_frames - frames x stride) / interval + 1, rounded, at least 1: a tail of half an
+    interval or more gets a clip of its own, whose frames past the end repeat the last frame.
     """
     count = max(1, int(np.floor((num_frames - frames * stride) / interval + 0.5)) + 1)
     indices = np.arange(count)[:, None] * interval + stride * np.arange(frames)
@@ -226,39 +247,60 @@ class _View:
     strides: np.ndarray
 
 
-def _draw_view(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, paste: bool, length: int | None) -> _View:
-    region = cfg.region
-    length = draw_length(rng, region) if length is None else length
-    strides = draw_strides(rng, region, length)
-    if region.scale_mode == "resample_clips":
-        length = max(1, length // int(strides[0]))
-        strides = strides[:length]
-    strides = np.array([fitting_stride(num_frames, cfg.frames, int(k)) for k in strides])
+def _draw_view(
+    rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, paste: bool, centred: bool, length: int | None
+) -> _View:
+    strides = _draw_region(rng, num_frames, cfg, length)
+    length = len(strides)
     start = int(rng.integers(0, cfg.clips - length + 1))
-    clip_stride, clip_starts = _draw_background(rng, num_frames, cfg, int(strides[0]))
-    own = clip_frames(clip_starts, np.full(cfg.clips, clip_stride), cfg.frames, num_frames)
+    clip_strides = np.full(cfg.clips, _draw_background_stride(rng, num_frames, cfg, int(strides[0])))
+    clip_starts = _place_background(None if centred else rng, num_frames, cfg, clip_strides)
+    own = clip_frames(clip_starts, clip_strides, cfg.frames, num_frames)
     if paste:
         starts = _cut(rng, num_frames, cfg, strides)
-    else:
-        starts = np.minimum(clip_starts[start : start + length], np.maximum(0, num_frames - ((cfg.frames - 1) * strides + 1)))
-    indices = clip_frames(starts, strides, cfg.frames, num_frames)
-    if not paste:
-        own[start : start + length] = indices
-    return _View(own, indices, start, strides)
+        return _View(own, clip_frames(starts, strides, cfg.frames, num_frames), start, strides)
+    latest = np.maximum(0, num_frames - ((cfg.frames - 1) * strides + 1))
+    starts = np.minimum(clip_starts[start : start + length], latest)
+    own[start : start + length] = clip_frames(starts, strides, cfg.frames, num_frames)
+    return _View(own, own[start : start + length], start, strides)
 
 
-def _draw_background(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, region_stride: int):
+def _draw_region(
+    rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, length: int | None
+) -> Int[np.ndarray, " L"]:
+    """Strides of the region's clips, as many as it has, none too large for the video (T3 to T6)."""
+    length = draw_length(rng, cfg.region) if length is None else length
+    drawn = draw_strides(rng, cfg.region, length)
+    strides = np.array([fitting_stride(num_frames, cfg.frames, int(stride)) for stride in drawn])
+    if cfg.region.scale_mode == "resample_clips":
+        strides = np.minimum(strides, length)[: length // min(int(strides[0]), length)]
+    return strides
+
+
+def _draw_background_stride(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, region_stride: int) -> int:
     wanted = cfg.background.stride
-    drawn = int(rng.integers(cfg.region.min_stride, cfg.region.max_stride + 1))
-    stride = {"random_per_video": drawn, "same_as_region": region_stride}.get(wanted, wanted)  # type: ignore[arg-type]
-    stride = fitting_stride(num_frames, cfg.frames, int(stride))
+    if wanted == "random_per_video":
+        wanted = int(rng.integers(cfg.region.min_stride, cfg.region.max_stride + 1))
+    return fitting_stride(num_frames, cfg.frames, region_stride if wanted == "same_as_region" else wanted)
+
+
+def _place_background(
+    rng: np.random.Generator | None, num_frames: int, cfg: TimelineConfig, strides: Int[np.ndarray, " J"]
+) -> Int[np.ndarray, " J"]:
     if cfg.background.layout == "contiguous":
-        return stride, contiguous_starts(rng, num_frames, cfg.frames, np.full(cfg.clips, stride))
+        return contiguous_starts(rng, num_frames, cfg.frames, strides)
     shared = cfg.background.layout == "segments_shared_jitter"
-    return stride, uniform_starts(rng, num_frames, cfg.clips, clip_span(cfg.frames, stride), shared)
+    return uniform_starts(rng, num_frames, cfg.clips, clip_span(cfg.frames, int(strides[0])), shared)
 
 
-def _cut(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, strides: np.ndarray, within=None) -> np.ndarray:
+def _cut(
+    rng: np.random.Generator,
+    num_frames: int,
+    cfg: TimelineConfig,
+    strides: Int[np.ndarray, " L"],
+    within: tuple[int, int] | None = None,
+) -> Int[np.ndarray, " L"]:
+    """First frames of the clips of a region that is going to be pasted."""
     if cfg.region.layout == "contiguous":
         return contiguous_starts(rng, num_frames, cfg.frames, strides, within)
     first = int(rng.integers(0, cfg.clips - len(strides) + 1))
@@ -268,13 +310,11 @@ def _cut(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, strides
 
 def _overlapping(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig, views: list[_View]) -> _View:
     """Moves the second view's region so that it covers `min_overlap` of the shorter one's stretch (T8)."""
-    if cfg.region.layout != "contiguous":
-        raise ConfigError("region.min_overlap needs region.layout 'contiguous'; with 'segments' the place is not free.")
     first, second = views
     reach = [int(view.region.max() - view.region.min()) + 1 for view in views]
     shared = cfg.region.min_overlap * min(reach)
     begin = int(first.region.min())
-    within = (np.ceil(begin - reach[1] + shared), np.floor(begin + reach[0] - shared))
+    within = (math.ceil(begin - reach[1] + shared), math.floor(begin + reach[0] - shared))
     starts = _cut(rng, num_frames, cfg, second.strides, within)
     region = clip_frames(starts, second.strides, cfg.frames, num_frames)
     return _View(second.clips, region, second.start, second.strides)

@@ -20,12 +20,15 @@ class World:
 
 
 def world() -> World:
-    """This process's place; joins the group that torchrun announces in the environment, once."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return World(0, 1, 0)
+    """This process's place; joins the group that torchrun announces in the environment, once, and takes its GPU."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return World(0, 1, 0)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank)
+        dist.init_process_group()  # every kind of tensor gets its own transport: gloo for CPU, NCCL for CUDA
+    return World(dist.get_rank(), dist.get_world_size(), local_rank)
 
 
 def gather(values: Tensor) -> Tensor:
@@ -53,10 +56,13 @@ def average(tensors: list[Tensor]) -> None:
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)])
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
 
 class _SumOverProcesses(torch.autograd.Function):
+    """A sum over processes whose gradient is summed over them, too: every process's loss depends on every addend."""
+
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
         total = values.clone()
@@ -73,25 +79,26 @@ class _SumOverProcesses(torch.autograd.Function):
 class ProcessBatchNorm3d(nn.BatchNorm3d):
     """Batch norm over the batches of all processes, also on CPU tensors, which torch's SyncBatchNorm refuses.
 
-    Same state_dict keys as `nn.BatchNorm3d`.
+    Same state_dict keys as `nn.BatchNorm3d`. Mean and variance are two transfers: with the sum of squares one would do,
+    but it loses the digits of a small variance beside a large mean.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # the name is torch's
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
         axes = (0, 2, 3, 4)
-        count = input.numel() / input.shape[1]
-        sums = torch.cat([input.sum(axes), input.square().sum(axes), input.new_full((1,), count)])
-        sums = _SumOverProcesses.apply(sums)
-        channels = self.num_features
-        total = sums[-1]
-        mean = sums[:channels] / total
-        variance = sums[channels:-1] / total - mean.square()
+        values = input.float()
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        sums = _SumOverProcesses.apply(torch.cat([values.sum(axes), count]))
+        total = sums[-1].detach()
+        mean = sums[:-1] / total
+        values = values - mean[:, None, None, None]
+        variance = _SumOverProcesses.apply(values.square().sum(axes)) / total
         self._follow(mean.detach(), variance.detach() * total / (total - 1))
-        scale = torch.rsqrt(variance + self.eps)
-        weight = scale if self.weight is None else scale * self.weight
-        bias = -mean * weight if self.bias is None else self.bias - mean * weight
-        return input * weight[:, None, None, None] + bias[:, None, None, None]
+        values = values * torch.rsqrt(variance + self.eps)[:, None, None, None]
+        if self.affine:
+            values = values * self.weight[:, None, None, None] + self.bias[:, None, None, None]
+        return values.to(input.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
@@ -104,10 +111,13 @@ class ProcessBatchNorm3d(nn.BatchNorm3d):
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Batch statistics over all processes "across all layers" (Sec. 4.1.1): torch's on CUDA, ours on the CPU."""
+    """Batch statistics over all processes "across all layers" (Sec. 4.1.1): torch's on CUDA, ours on the CPU.
+
+    The module must be on its device. Do not combine this with norms that split the batch (`contrast.split_bn`).
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return module
-    if torch.cuda.is_available():
+    if next(module.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
         if type(child) is nn.BatchNorm3d:

@@ -1,6 +1,7 @@
 """A run's folder: its configuration, its environment, its log, and a lock so that two runs never share one.
 
-    RUN/config.yaml  environment.json  log.jsonl  checkpoints/  encoder.safetensors
+RUN/config.yaml  environment.json  log.jsonl  checkpoints/  encoder.safetensors
+RUN/tensorboard/  the log's curves, where TensorBoard is installed
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -24,8 +26,11 @@ import yaml
 from uptal.errors import ConfigError
 from uptal.files import atomic_write
 
-_FREE_TO_CHANGE = {"data.workers", "data.worker_timeout", "data.max_bad", "optim.epochs", "optim.max_steps", "optim.log_every"}
-_FREE_TO_CHANGE |= {"optim.checkpoint_every", "optim.keep", "device"}
+_FREE_TO_CHANGE = frozenset(
+    "data.workers data.worker_timeout data.max_bad device optim.checkpoint_every optim.epochs optim.keep optim.log_every "
+    "optim.max_steps videos labels features annotations".split()
+)
+"""Settings under which a run may go on differently; the last four say where its files are, not what is in them."""
 
 
 class RunFolder:
@@ -33,9 +38,11 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._board: Any = None
 
     @property
     def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
         return self.path / "checkpoints"
 
     @contextmanager
@@ -49,16 +56,24 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be used as a run folder ({error.strerror}). Choose another --run.") from error
+            raise ConfigError(
+                f"{self.path}: cannot be used as a run folder ({error.strerror}). Choose another --run."
+            ) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(
+                handle, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # unlike flock not inherited by workers that outlive a kill
         except OSError as error:
             os.close(handle)
-            raise ConfigError(f"{self.path}: another process is running in this folder. Wait for it or choose another --run.") from error
+            raise ConfigError(
+                f"{self.path}: another process is running in this folder. Wait for it or choose another --run."
+            ) from error
         try:
             yield
         finally:
             os.close(handle)
+            if self._board is not None:
+                self._board.close()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Stores the full configuration; a folder that already holds another one is refused.
@@ -67,14 +82,18 @@ class RunFolder:
             ConfigError: Naming each setting that differs.
         """
         file = self.path / "config.yaml"
-        if file.exists() and any(self.checkpoints.glob("step_*")):
-            before = flatten(yaml.safe_load(file.read_text("utf-8")))
-            now = flatten(plain(config))
-            changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k not in _FREE_TO_CHANGE]
+        if file.exists() and (any(self.checkpoints.glob("step_*")) or any(self.path.glob("*.safetensors"))):
+            before, now = flatten(_stored(file)), flatten(plain(config))
+            changed = [
+                k
+                for k in sorted(before.keys() | now.keys())
+                if before.get(k) != now.get(k) and k not in _FREE_TO_CHANGE
+            ]
             if changed:
                 listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in changed[:8])
                 raise ConfigError(
-                    f"{self.path} holds a run with other settings ({listed}). Use the same settings to continue it, or another --run."
+                    f"{self.path} holds a run with other settings ({listed}). Use the same settings to continue it, "
+                    "or another --run."
                 )
         with atomic_write(file) as out:
             yaml.safe_dump(plain(config), out, sort_keys=False, allow_unicode=True)
@@ -84,16 +103,22 @@ class RunFolder:
         with atomic_write(self.path / "environment.json") as out:
             json.dump({**environment(), **facts}, out, indent=1)
 
-    def rewind_log(self, step: int) -> None:
-        """Drops lines after `step` (written after the checkpoint that is being resumed) and half-written ones."""
-        kept = [line for line in self.read_log() if line["step"] <= step]
+    def rewind_log(self, step: int, epoch: int) -> None:
+        """Drops what was written after a checkpoint of this step and number of complete epochs."""
+        kept = [line for line in self.read_log() if line["step"] <= step and line["epoch"] <= epoch]
         with atomic_write(self.path / "log.jsonl") as out:
             out.writelines(json.dumps(line) + "\n" for line in kept)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Appends one line to the log."""
+        """Appends one line to the log, and its numbers to TensorBoard's curves where that is installed."""
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as out:
             out.write(json.dumps(dict(line)) + "\n")
+        if self._board is None and importlib.util.find_spec("tensorboard"):
+            self._board = _open_board(self.path / "tensorboard", line["step"])
+        if self._board is not None:
+            for name in line.keys() - {"step", "epoch"}:
+                if line[name] is not None:
+                    self._board.add_scalar(name, line[name], line["step"])
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's lines; a last line cut short by a kill is left out."""
@@ -107,22 +132,49 @@ class RunFolder:
         return lines
 
 
+def _open_board(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that hides what the run wrote from `step` on before it was interrupted."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{file}: the settings of the run in this folder cannot be read, so nothing can be continued here. Restore "
+            "the file or choose another --run."
+        )
+    return content
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, to stand beside every number."""
-    packages = {}
-    for name in ("uptal", "torch", "numpy", "av", "safetensors"):
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = "not installed"
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": versions(),
         "commit": commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    found = {}
+    for name in ("uptal", "torch", "numpy", "av", "safetensors"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def commit() -> str | None:

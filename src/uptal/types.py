@@ -35,15 +35,15 @@ class Timebase:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"Timebase.{name} must be a positive number, found {value!r}.")
 
-    def centre(self, index: float) -> float:
+    def centre(self, index: float | int) -> float:
         """Seconds of the middle of feature `index`."""
         return (index * self.stride + self.window / 2) / self.fps
 
-    def span(self, index: float) -> tuple[float, float]:
+    def span(self, index: float | int) -> tuple[float, float]:
         """Half-open span in seconds that feature `index` covers."""
         return index * self.stride / self.fps, (index * self.stride + self.window) / self.fps
 
-    def index(self, seconds: float) -> float:
+    def index(self, seconds: float | int) -> float:
         """The (fractional) feature index whose centre is at `seconds`; the inverse of `centre`."""
         return (seconds * self.fps - self.window / 2) / self.stride
 

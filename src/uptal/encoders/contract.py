@@ -63,7 +63,7 @@ def build(name: str, *, trust: bool = False, **options: Any) -> Any:
 
 def find(name: str, *, trust: bool = False) -> Any:
     """The class behind the name of an encoder; arguments and errors as in `build`."""
-    if "." not in name:
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         if name not in available():
             listed = ", ".join(available())
             raise ConfigError(f"There is no encoder {name!r}. There are {listed}; others go by package.module.Class.")

@@ -44,7 +44,12 @@ class BMNData:
             maps.append(torch.from_numpy(gt_map))
             starts.append(torch.from_numpy(gt_start))
             ends.append(torch.from_numpy(gt_end))
-        self.all = BoundaryBatch(torch.stack(features), torch.stack(maps), torch.stack(starts), torch.stack(ends))
+        self.all = BoundaryBatch(
+            features=torch.stack(features),
+            gt_map=torch.stack(maps),
+            gt_start=torch.stack(starts),
+            gt_end=torch.stack(ends),
+        )
 
     @property
     def steps_per_epoch(self) -> int:

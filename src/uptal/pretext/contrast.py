@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uptal.distributed import gather, world
 from uptal.errors import ConfigError
 
 
@@ -27,21 +28,25 @@ class ContrastConfig:
     momentum: float = 0.999
     """m of the key encoder. The paper does not say; CoCLR's value."""
     negatives: Literal["queue", "batch", "both"] = "queue"
-    """Where negatives come from. The paper: a memory queue (Sec. 4.1.1)."""
+    """Where negatives come from: the queue, the other keys of the step (of all processes), or both. The paper: a memory
+    queue (Sec. 4.1.1)."""
     symmetric: bool = False
     """Also use view 2 as query and view 1 as key and average. The paper's Eq. 7 has one direction."""
     mask_same_video: bool = True
     """Leave out queue entries of the query's own video. The paper does not say; it matters for small sets."""
     split_bn: int = 1
-    """Batch-norm groups on one device: statistics over batch / g samples, against leaks between query and key."""
+    """Batch-norm groups on one device: statistics over batch / g samples, other ones for keys than for queries, against
+    leaks between the two. The paper synchronises (Sec. 4.1.1), which is what several processes do."""
 
     def __post_init__(self) -> None:
         if self.queue < 1 or self.tau <= 0 or not 0 <= self.momentum <= 1 or self.split_bn < 1:
-            raise ConfigError(f"Contrast needs queue >= 1, tau > 0, 0 <= momentum <= 1 and split_bn >= 1, found {self}.")
+            raise ConfigError(
+                f"Contrast needs queue >= 1, tau > 0, momentum in [0, 1] and split_bn >= 1, found {self}."
+            )
 
 
 class Queue(nn.Module):
-    """A ring of the last K keys with the ids of their videos; part of the state, so a resumed run keeps its negatives."""
+    """A ring of the last K keys with the ids of their videos; part of the state, so a resumed run keeps them."""
 
     keys: Tensor
     ids: Tensor
@@ -85,7 +90,7 @@ def info_nce(
     queue: Queue,
     cfg: ContrastConfig,
 ) -> Contrast:
-    """InfoNCE (Eq. 7) in float32: positive key against the queue, the other keys of the batch, or both.
+    """InfoNCE (Eq. 7) in float32: positive key against the queue, the other keys of the step, or both.
 
     Queue entries that were never filled do not count, nor, with `mask_same_video`, those of the query's own video.
     """
@@ -99,9 +104,11 @@ def info_nce(
             own = (queue.ids[None] == ids[:, None]) & cfg.mask_same_video
             valid.append(filled & ~own)
         if cfg.negatives in ("batch", "both"):
-            logits.append(query @ key.T)
-            other = ~torch.eye(len(query), dtype=torch.bool, device=query.device)
-            valid.append(other & ~((ids[None] == ids[:, None]) & cfg.mask_same_video))
+            names = gather(ids)
+            logits.append(query @ gather(key).T)
+            place = torch.arange(len(names), device=query.device) - world().rank * len(query)
+            itself = place == torch.arange(len(query), device=query.device)[:, None]
+            valid.append(~itself & ~((names[None] == ids[:, None]) & cfg.mask_same_video))
         mask = torch.cat(valid, 1)
         negative = torch.cat(logits, 1).masked_fill(~mask, -torch.inf)
         scores = torch.cat([positive, negative], 1) / cfg.tau

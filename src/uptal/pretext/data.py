@@ -1,7 +1,9 @@
 """From a folder of videos to batches: one video is opened a sample, everything random is drawn here.
 
 A sample's randomness is a pure function of (seed, epoch, index), so the number of workers, prefetching and a restart
-change nothing. Batches carry each decoded frame once, and index tables that say which frames make which clip.
+change nothing. Each place of an epoch's order names a video and spares: where the video cannot be read, the worker
+itself takes a spare, so that every process makes the same number of batches and a position means the same every time.
+Batches carry each decoded frame once, and index tables that say which frames make which clip.
 
 Letters: B samples, V views, J clips, R most clips of a region, T frames of a clip, F distinct frames of a batch.
 """
@@ -10,8 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +33,12 @@ from uptal.video import Quarantine
 
 _VALIDATION = 2**31
 """Epoch number under which validation samples are drawn, so that they are the same every time."""
+
+_SPARES = 7
+"""Videos that are tried in the place of an unreadable one."""
+
+_SAMPLE, _SPLIT, _ORDER, _PAIRS = range(4)
+"""Streams of random numbers under one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +66,24 @@ class DataConfig:
     max_bad: float = 0.01
     """Share of the videos (at least one) that may be unreadable before the run stops."""
 
+    def __post_init__(self) -> None:
+        if self.resize < 1 or self.val_videos < 0 or self.workers < 0 or min(self.std) <= 0:
+            raise ConfigError("data needs resize >= 1, val_videos >= 0, workers >= 0 and positive std.")
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One video's contribution: frames once, index tables into them, and what was drawn."""
+    """One video's contribution: frames once, index tables into them, and what was drawn.
+
+    Only frames are a tensor: tensors travel between processes through a file descriptor each, arrays do not.
+    """
 
     frames: UInt8[Tensor, "F C H W"]
-    clips: Int[Tensor, "V J T"]
-    region: Int[Tensor, "V R T"]
-    start: Int[Tensor, " V"]
-    length: Int[Tensor, " V"]
-    blend: Float[Tensor, "V R T"]
+    clips: Int[np.ndarray, "V J T"]
+    region: Int[np.ndarray, "V R T"]
+    start: Int[np.ndarray, " V"]
+    length: Int[np.ndarray, " V"]
+    blend: Float[np.ndarray, "V R T"]
     augment: AugmentParams
     """(V, 2): the clips' draw and the region's."""
     index: int
@@ -75,11 +91,13 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A video that could not be used; travels from a worker to the training process."""
+class Drawn:
+    """What a place of the order came to: a sample, and the videos that failed before it."""
 
-    path: str
-    reason: str
+    sample: Sample | None
+    """None when no spare could be read either."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """Path and reason of every video that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +128,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
-        move = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved = dict(vars(self)) | move
-        moved["augment"] = self.augment.map(lambda value: value.to(device, non_blocking=True))
-        return Batch(**moved)
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        tensors: dict[str, Any] = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, augment=self.augment.map(move), **tensors)
 
 
 class Videos(Dataset):
-    """The samples of a folder, addressed by (epoch, index of the video)."""
+    """The samples of a folder, addressed by epoch and numbers of videos: the one that is meant, then its spares."""
 
     def __init__(self, paths: Sequence[Path], data: DataConfig, paste_cfg: PasteConfig, aug: AugmentConfig, seed: int):
         self.paths, self.data, self.paste, self.aug, self.seed = paths, data, paste_cfg, aug, seed
@@ -125,40 +145,40 @@ class Videos(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | Unreadable:
-        epoch, index = key
-        path = self.paths[index]
-        try:
-            return self.draw(path, index, np.random.default_rng([self.seed, epoch, index]))
-        except VideoError as error:
-            return Unreadable(error.path, error.reason)
+    def __getitem__(self, key: tuple[int, tuple[int, ...]]) -> Drawn:
+        epoch, candidates = key
+        failures = []
+        for index in candidates:
+            try:
+                return Drawn(self.draw(epoch, index), tuple(failures))
+            except VideoError as error:
+                failures.append((error.path, error.reason))
+        return Drawn(None, tuple(failures))
 
-    def draw(self, path: Path, index: int, rng: np.random.Generator) -> Sample:
+    def draw(self, epoch: int, index: int) -> Sample:
         """Draws, decodes and packs one sample.
 
         Raises:
             VideoError: The video cannot be read.
         """
+        path, rng = self.paths[index], np.random.default_rng([self.seed, _SAMPLE, epoch, index])
         info = video.probe(path)
         cfg, pasting = self.data.timeline, self.paste.source != "none"
-        timeline = draw_timeline(rng, info.num_frames, cfg, paste=pasting)
+        timeline = draw_timeline(rng, info.num_frames, cfg, paste=pasting, centred=epoch == _VALIDATION)
         most = cfg.region.max_clips
         blend = np.stack([draw_blend(rng, self.paste, int(n), most, cfg.frames) for n in timeline.length])
         params = augment.draw(rng, cfg.views * 2, info.width / info.height, self.aug)
-        wanted = np.concatenate([timeline.clips.ravel(), timeline.region.ravel() if pasting else timeline.clips[:0].ravel()])
-        distinct, where = np.unique(wanted, return_inverse=True)
-        side = self.data.resize
-        frames = video.read(path, distinct.tolist(), (side, side), info=info, backend=self.data.backend)
-        clips = where[: timeline.clips.size].reshape(timeline.clips.shape)
-        region = where[timeline.clips.size :].reshape(timeline.region.shape) if pasting else np.zeros_like(timeline.region)
+        wanted = [timeline.clips.ravel(), timeline.region.ravel()] if pasting else [timeline.clips.ravel()]
+        distinct, where = np.unique(np.concatenate(wanted), return_inverse=True)
+        side, count = self.data.resize, timeline.clips.size
         return Sample(
-            frames=frames,
-            clips=torch.from_numpy(clips),
-            region=torch.from_numpy(region),
-            start=torch.from_numpy(timeline.start),
-            length=torch.from_numpy(timeline.length),
-            blend=torch.from_numpy(blend),
-            augment=params.map(lambda value: torch.from_numpy(value).unflatten(0, (cfg.views, 2))),
+            frames=video.read(path, distinct, (side, side), info=info, backend=self.data.backend),
+            clips=where[:count].reshape(timeline.clips.shape),
+            region=where[count:].reshape(timeline.region.shape) if pasting else np.zeros_like(timeline.region),
+            start=timeline.start,
+            length=timeline.length,
+            blend=blend,
+            augment=params.map(lambda value: value.reshape(cfg.views, 2, *value.shape[1:])),
             index=index,
         )
 
@@ -182,16 +202,11 @@ class Loader:
         self.videos = Videos(paths, data, paste_cfg, aug, seed)
         self.batch, self.world, self.labels, self.quarantine = batch, world, labels, quarantine
         self.groups = _groups(paths, data.group_pattern)
-        order = np.random.default_rng([seed, 1]).permutation(len(paths))
+        order = np.random.default_rng([seed, _SPLIT]).permutation(len(paths))
         self.validation, self.training = np.sort(order[: data.val_videos]), np.sort(order[data.val_videos :])
         self._order = _Order()
-        self._train_workers = self._workers()
-        if self.steps_per_epoch < 1:
-            raise ConfigError(
-                f"A batch of {batch} on each of {world.size} processes needs {batch * world.size} training videos; "
-                f"{len(self.training)} are left of {len(paths)} after {data.val_videos} were set aside for validation. "
-                "Use a smaller --optim.batch, a smaller --data.val_videos or more videos."
-            )
+        self._samples = self._workers()
+        self._check()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -201,36 +216,70 @@ class Loader:
     def batches(self, epoch: int, position: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, starting after `position` samples of this process.
 
-        Unreadable videos are put into quarantine and the next sample takes their place, before anything is paired.
+        Unreadable videos are put into quarantine and others take their place, before anything is paired.
+
+        Raises:
+            QuarantineError: Too many videos are unreadable.
         """
-        order = np.random.default_rng([self.videos.seed, 2, epoch]).permutation(self.training)
-        share = order[: len(order) // self.world.size * self.world.size][self.world.rank :: self.world.size]
-        yield from self._assemble(epoch, share, position, fixed=False)
+        order = np.random.default_rng([self.videos.seed, _ORDER, epoch]).permutation(self.training)
+        yield from self._assemble(epoch, order, position, fixed=False)
 
     def validation_batches(self) -> Iterator[Batch]:
-        """The validation videos with the same draws every time."""
-        share = self.validation[self.world.rank :: self.world.size]
-        yield from self._assemble(_VALIDATION, share, 0, fixed=True)
+        """The validation videos with the same draws every time; an incomplete last batch is dropped."""
+        yield from self._assemble(_VALIDATION, self.validation, 0, fixed=True)
 
-    def _assemble(self, epoch: int, indices: np.ndarray, position: int, fixed: bool) -> Iterator[Batch]:
+    def _assemble(self, epoch: int, order: Int[np.ndarray, " N"], position: int, fixed: bool) -> Iterator[Batch]:
+        step = self.batch * self.world.size
+        share = order[: len(order) // step * step][self.world.rank :: self.world.size]
+        spares = np.random.default_rng([self.videos.seed, _ORDER, epoch, self.world.rank + 1]).choice(
+            order, (len(share), _SPARES)
+        )
+        self._order.epoch, self._order.candidates = epoch, np.column_stack([share, spares])[position:]
         waiting: list[Sample] = []
-        self._order.keys = [(epoch, int(index)) for index in indices[position:]]
-        for sample in self._train_workers:
+        for drawn in self._samples:
             position += 1
-            if isinstance(sample, Unreadable):
-                self._set_aside(sample)
-                continue
-            waiting.append(sample)
+            waiting.append(self._accepted(drawn))
             if len(waiting) == self.batch:
-                rng = None if fixed else np.random.default_rng([self.videos.seed, 3, epoch, position, self.world.rank])
-                yield self._collate(waiting, rng, position)
+                rng = np.random.default_rng([self.videos.seed, _PAIRS, epoch, position, self.world.rank])
+                yield self._collate(waiting, None if fixed else rng, position)
                 waiting = []
 
-    def _set_aside(self, bad: Unreadable) -> None:
-        error = VideoError(bad.path, bad.reason)
-        if self.quarantine is None:
-            raise error
-        self.quarantine.add(error)
+    def _accepted(self, drawn: Drawn) -> Sample:
+        """Sets failed videos aside; gives the sample, in memory of this process.
+
+        Raises:
+            QuarantineError: Too many videos have failed. VideoError: One failed and nothing may take its place.
+        """
+        for path, reason in drawn.failures:
+            if self.quarantine is None:
+                raise VideoError(path, reason)
+            self.quarantine.add(VideoError(path, reason))
+        if drawn.sample is None:
+            raise VideoError(*drawn.failures[-1])
+        if self.videos.data.workers == 0:
+            return drawn.sample
+        return replace(drawn.sample, frames=drawn.sample.frames.clone())  # a shared tensor keeps a file open
+
+    def _check(self) -> None:
+        """Refuses sizes that cannot work before the first video is opened.
+
+        Raises:
+            ConfigError: A batch is larger than the set it is taken from, or too small to paste.
+        """
+        step, counted = self.batch * self.world.size, self.videos.data.val_videos
+        if self.steps_per_epoch < 1:
+            raise ConfigError(
+                f"A batch of {self.batch} on each of {self.world.size} processes needs {step} training videos; "
+                f"{len(self.training)} are left of {len(self.videos)} after {counted} were set aside for validation. "
+                "Use a smaller --optim.batch, a smaller --data.val_videos or more videos."
+            )
+        if 0 < counted < step:
+            raise ConfigError(
+                f"--data.val_videos {counted} is less than one batch ({step} over all processes), so there would be no "
+                "validation loss. Set aside at least a batch, or none."
+            )
+        if self.videos.paste.source != "none":
+            derangements(None, range(self.batch), same=self.videos.paste.source == "same")
 
     def _workers(self) -> DataLoader:
         data = self.videos.data
@@ -242,14 +291,20 @@ class Loader:
             persistent_workers=data.workers > 0,
             timeout=data.worker_timeout if data.workers else 0,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # its draws are not used; the global generator belongs to the model
             prefetch_factor=max(2, self.batch // data.workers) if data.workers else None,
         )
 
     def _collate(self, samples: list[Sample], rng: np.random.Generator | None, position: int) -> Batch:
         data, pasting = self.videos.data, self.videos.paste.source
+
+        def stacked(arrays: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(arrays))
+
         counts = np.array([len(sample.frames) for sample in samples])
         offset = torch.from_numpy(np.cumsum(counts) - counts)[:, None, None, None]
-        stack = {name: torch.stack([getattr(s, name) for s in samples]) for name in ("clips", "region", "start", "length", "blend")}
+        tables = ("clips", "region", "start", "length", "blend")
+        stack = {name: stacked([vars(sample)[name] for sample in samples]) for name in tables}
         lender = None
         if pasting != "none":
             groups = [int(self.groups[sample.index]) for sample in samples]
@@ -264,7 +319,7 @@ class Loader:
             start=stack["start"],
             length=stack["length"],
             blend=stack["blend"],
-            augment=AugmentParams(*(torch.stack([getattr(d, name) for d in drawn]) for name in vars(drawn[0]))),
+            augment=AugmentParams(**{name: stacked([vars(draw)[name] for draw in drawn]) for name in vars(drawn[0])}),
             lender=lender,
             ids=torch.tensor([sample.index for sample in samples]),
             labels=None if self.labels is None else torch.tensor([self.labels[name] for name in names]),
@@ -279,7 +334,8 @@ class Loader:
 
 def synthesise(batch: Batch) -> list[tuple[Float[Tensor, "B J C T H W"], Placement]]:
     """T (Sec. 3.2.1) on the device: for every view the synthetic videos, normalised, and where their regions are."""
-    return [_synthesise_view(batch, view) for view in range(batch.clips.shape[1])]
+    with torch.no_grad(), torch.autocast(batch.frames.device.type, enabled=False):
+        return [_synthesise_view(batch, view) for view in range(batch.clips.shape[1])]
 
 
 def _synthesise_view(batch: Batch, view: int) -> tuple[Tensor, Placement]:
@@ -303,13 +359,15 @@ class _Order:
     """A sampler whose order can be set before each pass, so that workers may outlive an epoch."""
 
     def __init__(self) -> None:
-        self.keys: list[tuple[int, int]] = []
+        self.epoch = 0
+        self.candidates = np.zeros((0, 1 + _SPARES), np.int64)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.keys)
+    def __iter__(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        for row in self.candidates:
+            yield self.epoch, tuple(row.tolist())
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.candidates)
 
 
 def _one_thread(worker: int) -> None:
@@ -325,7 +383,7 @@ def _groups(paths: Sequence[Path], pattern: str | None) -> Int[np.ndarray, " N"]
     except re.error as error:
         raise ConfigError(f"data.group_pattern {pattern!r} is not a regular expression: {error}.") from error
     if expression.groups < 1:
-        raise ConfigError(f"data.group_pattern {pattern!r} has no group; put the part that names the family in brackets.")
+        raise ConfigError(f"data.group_pattern {pattern!r} has no group; put the part that counts in brackets.")
     found = [expression.search(path.stem) for path in paths]
     names = [path.stem if match is None else match.group(1) for path, match in zip(paths, found, strict=True)]
     return np.unique(names, return_inverse=True)[1]

@@ -21,7 +21,7 @@ from uptal.distributed import gather
 from uptal.errors import ConfigError
 from uptal.pretext.contrast import ContrastConfig, Queue, info_nce, momentum_update
 from uptal.pretext.data import Batch, synthesise
-from uptal.pretext.norm import split_batch_norm
+from uptal.pretext.norm import interleaved, split_batch_norm
 from uptal.pretext.synthesis import Placement, pool_region
 
 
@@ -44,7 +44,8 @@ class HeadConfig:
     ft_padding: Literal["zeros", "replicate"] = "zeros"
     """What lies beyond the ends of the clip sequence. The paper does not say."""
     order: Literal["projection_first", "temporal_first"] = "projection_first"
-    """F^b, F^n, F^t as the paper composes them (Sec. 3.2.2), or F^t on encoder features and F^n on the region."""
+    """F^b, F^n, F^t as the paper composes them (Sec. 3.2.2), or F^t on encoder features and F^n on the region; there
+    the unit length comes last whatever `l2` says."""
     l2: Literal["both", "before", "after"] = "both"
     """Unit length before pooling the region, after it, or both. The paper: "to the output features from F^t"; once more
     after pooling, because a mean of unit vectors is shorter than 1 and would change the temperature."""
@@ -71,6 +72,7 @@ class RegionEncoder(nn.Module):
         self.width = cfg.width if first else temporal_out
 
     def forward(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
+        """Region features: of length 1, or, with `l2` "before", at most 1."""
         batch, count = clips.shape[:2]
         frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
         features = self.backbone(frames).unflatten(0, (batch, count))
@@ -108,21 +110,25 @@ class PAL(nn.Module):
         In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
         """
         (query_clips, query_place), (key_clips, key_place) = synthesise(batch)
-        query = self.online(query_clips, query_place)
-        with torch.no_grad():
-            key = self.momentum(key_clips, key_place)
+        query, key = self.online(query_clips, query_place), self.key(key_clips, key_place)
         result = info_nce(query, key, batch.ids, self.queue, self.contrast)
         loss, accuracy = result.loss, result.accuracy
         if self.contrast.symmetric:
-            other = self.online(key_clips, key_place)
-            with torch.no_grad():
-                other_key = self.momentum(query_clips, query_place)
+            other, other_key = self.online(key_clips, key_place), self.key(query_clips, query_place)
             back = info_nce(other, other_key, batch.ids, self.queue, self.contrast)
             loss, accuracy = (loss + back.loss) / 2, (accuracy + back.accuracy) / 2
         if self.training:
             self._fresh.append((key, batch.ids))
         spread = query.detach().std(0).mean() * query.shape[1] ** 0.5
         return {"loss": loss, "accuracy": accuracy, "negatives": result.num_negatives, "spread": spread}
+
+    @torch.no_grad()
+    def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
+        """Region features of the momentum encoder; with `split_bn` in another order than the queries'."""
+        if not self.training or self.contrast.split_bn == 1:
+            return self.momentum(clips, place)
+        order = interleaved(len(clips), self.contrast.split_bn).to(clips.device)
+        return self.momentum(clips[order], place.reordered(order))[order.argsort()]
 
     def after_step(self) -> None:
         """Moves the momentum encoder and enqueues the keys of the step, gathered over processes in rank order."""

@@ -20,13 +20,18 @@ class Supervised(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of the videos' labels."""
+        """Cross-entropy and accuracy of the videos' labels.
+
+        Raises:
+            ValueError: The batch has no labels.
+        """
         if batch.labels is None:
             raise ValueError("supervised training needs labels in every batch")
         clips = torch.cat([clips for clips, _ in synthesise(batch)], 1)
         scores = self.scores(clips)
         target = batch.labels.repeat_interleave(clips.shape[1])
-        return {"loss": F.cross_entropy(scores.float(), target), "accuracy": (scores.argmax(1) == target).float().mean()}
+        accuracy = (scores.argmax(1) == target).float().mean()
+        return {"loss": F.cross_entropy(scores.float(), target), "accuracy": accuracy}
 
     def scores(self, clips: Float[Tensor, "B J C T H W"]) -> Float[Tensor, "N K"]:
         """Class scores of every clip, clips of a video adjacent."""

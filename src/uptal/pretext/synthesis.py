@@ -53,8 +53,14 @@ class Placement:
     blend: Float[Tensor, "B R T"]
     """Share of the action in every frame of the region; entries beyond `length` are not looked at."""
 
+    def reordered(self, order: Int[Tensor, " B"]) -> Placement:
+        """The placements of the samples in another order."""
+        return Placement(self.start[order], self.length[order], self.blend[order])
 
-def draw_blend(rng: np.random.Generator, cfg: PasteConfig, length: int, most: int, frames: int) -> Float[np.ndarray, "R T"]:
+
+def draw_blend(
+    rng: np.random.Generator, cfg: PasteConfig, length: int, most: int, frames: int
+) -> Float[np.ndarray, "R T"]:
     """Blend ratios of one region: one draw a region, clip or frame, with ramps at the ends if asked for."""
     shape = {"region": (1, 1), "clip": (length, 1), "frame": (length, frames)}[cfg.beta_scope]
     blend = np.broadcast_to(rng.uniform(*cfg.beta, shape), (length, frames)).astype(np.float32)
@@ -96,7 +102,7 @@ def derangements(
     """Two maps pi, rho of the batch onto itself with pi(i) != i, rho(i) != i and pi(i) != rho(i) for every i.
 
     A batch is a random sample, so cyclic shifts give every sample a uniform pair of other videos. Shifts that would
-    pair two videos of one group are drawn again; where no shift serves, single places are mended by search.
+    pair two videos of one group are passed over; where none is left, a search stays as close to a shift as it can.
 
     Args:
         rng: Source of randomness; None gives the first shifts that serve (validation).
@@ -108,21 +114,29 @@ def derangements(
     """
     batch, group = len(groups), np.asarray(groups)
     if batch < (2 if same else 3):
-        raise ConfigError(f"Pasting onto other videos needs a batch of at least {2 if same else 3}, found {batch}.")
-    shifts = np.arange(1, batch) if rng is None else rng.permutation(np.arange(1, batch))
-    maps = [(np.arange(batch) + shift) % batch for shift in shifts]
-    good = [to for to in maps if not (group[to] == group).any()]
-    first = good[0] if good else _mended(group, np.arange(batch)[None])
+        raise ConfigError(
+            f"Pasting onto other videos needs {2 if same else 3} or more videos in a batch, found {batch}."
+        )
+    here = np.arange(batch)
+    shifts = here[1:] if rng is None else rng.permutation(here[1:])
+    good = [to for to in ((here + shift) % batch for shift in shifts) if not (group[to] == group).any()]
+    first = good[0] if good else _searched(group, here[None], int(shifts[0]))
     if same:
         return first, first
-    second = good[1] if len(good) > 1 else _mended(group, np.stack([np.arange(batch), first]))
+    second = good[1] if len(good) > 1 else _searched(group, np.stack([here, first]), int(shifts[1]))
     return first, second
 
 
-def _mended(group: Int[np.ndarray, " B"], taken: Int[np.ndarray, "N B"]) -> Int[np.ndarray, " B"]:
-    """A map that avoids `taken` and one's own group everywhere: bipartite matching by augmenting paths."""
+def _searched(group: Int[np.ndarray, " B"], taken: Int[np.ndarray, "N B"], shift: int) -> Int[np.ndarray, " B"]:
+    """A map that avoids `taken` and one's own group everywhere: bipartite matching by augmenting paths.
+
+    Every place tries the one `shift` further on first.
+    """
     batch = len(group)
-    allowed = [[j for j in range(batch) if group[j] != group[i] and j not in taken[:, i]] for i in range(batch)]
+    here = np.arange(batch)
+    free = group[:, None] != group
+    free[here, taken] = False
+    allowed = [[j for j in ((i + shift + here) % batch).tolist() if free[i, j]] for i in range(batch)]
     owner: dict[int, int] = {}
 
     def place(i: int, seen: set[int]) -> bool:
@@ -136,8 +150,8 @@ def _mended(group: Int[np.ndarray, " B"], taken: Int[np.ndarray, "N B"]) -> Int[
 
     if not all(place(i, set()) for i in range(batch)):
         raise ConfigError(
-            f"A batch of {batch} videos from {len(set(group.tolist()))} groups cannot be paired so that no two videos of "
-            "one group meet; use a larger batch or a finer data.group_pattern."
+            f"A batch of {batch} videos from {len(set(group.tolist()))} groups cannot be paired so that no two videos "
+            "of one group meet; use a larger batch or a finer data.group_pattern."
         )
     result = np.empty(batch, np.int64)
     for j, i in owner.items():

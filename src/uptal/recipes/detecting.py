@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
 from uptal.encoders import load_encoder
@@ -24,6 +23,9 @@ from uptal.video import Quarantine
 
 SHOWN = 0.3
 """Share of a video's best score above which a segment is shown at first and written to subtitles."""
+
+_BATCH = 8
+"""Clips a forward pass; a few videos seldom fill larger batches, and what is missing is computed in vain."""
 
 
 def detect(
@@ -72,33 +74,33 @@ def detect(
     report = Report(title="Detected actions", summary=[note + skipped], sections=panels, facts=facts)
     for message in write_report(out / "report.html", report):
         print(message)
-    print(skipped, end="")
+    print(skipped, end="", file=sys.stderr)
     return found
 
 
 def video_features(localizer: Localizer, paths: Sequence[Path], device: str) -> tuple[list[Features], Quarantine]:
     """Features of videos by the encoder that the run carries, in the order of `paths`."""
-    saved = load_encoder(localizer.path)
+    target, saved = choose_device(device), load_encoder(localizer.path)
     if saved.digest != localizer.features["encoder_digest"]:
         raise CheckpointError(
             f"{localizer.path}: its encoder is {saved.digest[:12]}, its localizer was trained on features of "
             f"{localizer.features['encoder_digest'][:12]}. Train the localizer again."
         )
-    missing = [str(path) for path in paths if path.is_dir()]
-    if missing:
-        raise ConfigError(f"{missing[0]} is a folder; give video files, such as {missing[0]}/*.mp4.")
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
     unique_stems(paths)
     quarantine = Quarantine(total=len(paths), limit=1.0)
     with tempfile.TemporaryDirectory() as folder:
         store = create_store(Path(folder), saved, int(localizer.features["interval"]), "pyav")
-        torch.manual_seed(0)
         extract(
             paths,
             store,
             saved.encoder,
             saved.clip,
             interval=int(store.description["interval"]),
-            device=choose_device(device),
+            device=target,
+            batch=_BATCH,
             quarantine=quarantine,
         )
         return [store.read(path.stem) for path in paths if path.stem in store], quarantine
@@ -115,7 +117,9 @@ def visible(found: Detections, min_score: float | None) -> Detections:
     return Detections(best.segments[keep], best.scores[keep], labels)
 
 
-def panel(path: Path, features: Features, found: Detections, truth: Video | None, shown: Detections | None = None) -> VideoPanel:
+def panel(
+    path: Path, features: Features, found: Detections, truth: Video | None, shown: Detections | None = None
+) -> VideoPanel:
     """A video with its annotations, predictions and similarity map for a page."""
     threshold = float(shown.scores.min()) if shown is not None and len(shown) else None
     return VideoPanel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from uptal.encoders import SavedEncoder, load_encoder
 from uptal.errors import ConfigError
 from uptal.features import FeatureStore, extract
 from uptal.files import atomic_write
-from uptal.run import environment
+from uptal.run import versions
 from uptal.train import choose_device
 from uptal.video import Quarantine, find_videos
 
@@ -38,6 +39,7 @@ def extract_folder(
     Raises:
         ConfigError: Two videos share a stem, or the store was made differently.
     """
+    target = choose_device(device)
     saved = load_encoder(weights, trust=trust)
     paths = select(unique_stems(find_videos(videos)))
     store = create_store(out, saved, interval, backend)
@@ -49,13 +51,13 @@ def extract_folder(
         saved.encoder,
         saved.clip,
         interval=int(store.description["interval"]),
-        device=choose_device(device),
+        device=target,
         batch=batch,
         threads=threads,
         backend=backend,
         quarantine=quarantine,
     )
-    print(quarantine.summary(), end="")
+    print(quarantine.summary(), end="", file=sys.stderr)
     return written
 
 
@@ -75,7 +77,7 @@ def describe(saved: SavedEncoder, interval: int | None, backend: str) -> dict[st
         "width": saved.encoder.width,
         "preprocessing": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(clip).items()},
         "interval": interval,
-        "decoder": f"{backend} {environment()['packages']['av']}" if backend == "pyav" else backend,
+        "decoder": f"{backend} {versions()['av']}" if backend == "pyav" else backend,
     }
 
 
@@ -96,6 +98,8 @@ def unique_stems(paths: Sequence[Path]) -> Sequence[Path]:
     """
     twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if twice:
-        both = ", ".join(str(path) for path in paths if path.stem == twice[0])
-        raise ConfigError(f"Features are stored by file stem, and {len(twice)} stems occur twice (such as {both}). Rename one.")
+        both = " and ".join([str(path) for path in paths if path.stem == twice[0]][:2])
+        raise ConfigError(
+            f"Features are stored by file stem, and {len(twice)} stems occur more than once, such as {both}. Rename one."
+        )
     return paths

@@ -28,6 +28,7 @@ from uptal.localizers.bmn import BMN, BMNConfig
 from uptal.localizers.bmn_data import BMNData, BMNTask, known_videos
 from uptal.localizers.classifier import SegmentClassifier, mean_feature
 from uptal.postprocess import fuse
+from uptal.recipes.settings import from_plain
 from uptal.run import RunFolder, plain
 from uptal.train import OptimConfig, Outcome, choose_device, fit
 from uptal.types import Detections, Video
@@ -85,12 +86,12 @@ def train_bmn(cfg: LocalizeConfig, features: Path, annotations: Path, run_path: 
     Raises:
         AnnotationError: Annotations and store share no video. ConfigError: Settings that cannot be used.
     """
-    store, run, device = FeatureStore(features), RunFolder(run_path), choose_device(cfg.device)
+    device, store, run = choose_device(cfg.device), FeatureStore(features), RunFolder(run_path)
     videos, missing = labelled_videos(store, annotations, cfg.subset)
     cfg = replace(cfg, bmn=replace(cfg.bmn, in_channels=store.width))
     with run.locked():
-        run.write_config(plain(cfg) | {"features": str(features.resolve()), "annotations": str(annotations.resolve())})
-        run.write_environment(store_digest=store.digest(), videos=len(videos), missing=missing)
+        run.write_config(plain(cfg) | _origin(store, annotations))
+        run.write_environment(device=str(device), videos=len(videos), missing=missing)
         torch.manual_seed(cfg.seed)
         task = BMNTask(BMN(cfg.bmn)).to(device)
         data = BMNData(store, videos, cfg.bmn, cfg.optim.part(1), cfg.seed)
@@ -98,6 +99,16 @@ def train_bmn(cfg: LocalizeConfig, features: Path, annotations: Path, run_path: 
         classifier = train_classifier(store, videos, cfg.classifier_decay)
         save_localizer(run_path, task.model.cpu(), classifier, cfg, store)
     return outcome
+
+
+def _origin(store: FeatureStore, annotations: Path) -> dict[str, Any]:
+    """Where features and annotations were, and what was in them: others would be another run."""
+    return {
+        "features": str(store.path.resolve()),
+        "features_sha256": store.digest(),
+        "annotations": str(annotations.resolve()),
+        "annotations_sha256": digest(annotations),
+    }
 
 
 def labelled_videos(store: FeatureStore, annotations: Path, subset: str) -> tuple[list[Video], list[str]]:
@@ -140,7 +151,9 @@ def segment_feature(features: Features, start: float, end: float) -> torch.Tenso
     return mean_feature(features.values, np.ceil(base.index(start)), np.floor(base.index(end)))
 
 
-def save_localizer(path: Path, model: BMN, classifier: SegmentClassifier, cfg: LocalizeConfig, store: FeatureStore) -> None:
+def save_localizer(
+    path: Path, model: BMN, classifier: SegmentClassifier, cfg: LocalizeConfig, store: FeatureStore
+) -> None:
     """Writes weights, labels, settings and a copy of the encoder into the run."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
@@ -163,8 +176,6 @@ def load_localizer(path: Path) -> Localizer:
     Raises:
         CheckpointError: The run holds none, or its files are damaged or do not fit each other.
     """
-    from uptal.recipes.settings import from_plain
-
     weights = path / "localizer.safetensors"
     try:
         record = json.loads((path / "localizer.json").read_text("utf-8"))
@@ -240,5 +251,7 @@ def read_all(store: FeatureStore, ids: Sequence[str]) -> list[Features]:
     """
     present = [id for id in ids if id in store]
     if not present:
-        raise ConfigError(f"{store.path} holds none of the {len(ids)} videos asked for. {match_ids(ids, store.ids).describe()}")
+        raise ConfigError(
+            f"{store.path} holds none of the {len(ids)} videos asked for. {match_ids(ids, store.ids).describe()}"
+        )
     return [store.read(id) for id in present]

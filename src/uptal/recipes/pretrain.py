@@ -1,7 +1,7 @@
 """A whole pre-training run as one value, and the names under which the paper's runs are known.
 
-Every recipe is a function that returns a full configuration; `recipe(name)` finds it. Costs and expected results stand in
-the docstrings. `small` turns any of them into its twin for a laptop.
+Every recipe is a function that returns a full configuration; `recipe(name)` finds it. Costs and expected results stand
+in the docstrings. `small` turns any of them into its twin for a laptop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PretrainConfig:
     """Everything that decides a pre-training run; the defaults are the paper's."""
 
     method: Literal["pal", "supervised"] = "pal"
-    """Contrast of pasted regions (with one clip and no paste: MoCo-v2 on video), or classification with labels (TAC)."""
+    """Contrast of pasted regions (one clip and no paste: MoCo-v2 on video), or classification with labels (TAC)."""
     encoder: str = "i3d"
     """F^b: a file of `uptal.encoders`, or `package.module.Class` (Sec. 4.1.1: I3D)."""
     encoder_options: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class PretrainConfig:
     """F^n and F^t."""
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     """Queue, temperature, momentum."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig())
+    optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
     seed: int = 0
     """Seed of everything random."""
@@ -55,9 +55,13 @@ class PretrainConfig:
     def clip(self) -> ClipSpec:
         """How clips must be cut when the trained encoder extracts features."""
         data = self.data
-        stride = self.extraction_stride
         return ClipSpec(
-            frames=data.timeline.frames, stride=stride, size=self.aug.size, resize=data.resize, mean=data.mean, std=data.std
+            frames=data.timeline.frames,
+            stride=self.extraction_stride,
+            size=self.aug.size,
+            resize=data.resize,
+            mean=data.mean,
+            std=data.std,
         )
 
 
@@ -176,7 +180,8 @@ def small(cfg: PretrainConfig) -> PretrainConfig:
         cfg.optim, batch=16, lr=2e-3, lr_batch=16, schedule="cosine", epochs=1000, warmup_epochs=0.5, log_every=2,
         checkpoint_every=100, keep=2, max_steps=cfg.optim.max_steps,
     )  # fmt: skip
-    return replace(cfg, encoder="slim", encoder_options={}, data=data, aug=aug, head=head, contrast=contrast, optim=optim)
+    cfg = replace(cfg, encoder="slim", encoder_options={})
+    return replace(cfg, data=data, aug=aug, head=head, contrast=contrast, optim=optim)
 
 
 def with_optim(cfg: PretrainConfig, **changes: Any) -> PretrainConfig:
@@ -193,8 +198,8 @@ def with_region(cfg: PretrainConfig, **changes: Any) -> PretrainConfig:
 
 def recipes() -> dict[str, PretrainConfig]:
     """Every named run."""
-    plain = (paper, demo, demo_moco, demo_tac, demo_random, moco, moco_matched, tac, random, t3_0, t3_1, t3_2, t3_3, t3_4)
-    named = {function.__name__: function() for function in plain}
+    plain = (paper, moco, moco_matched, tac, random, t3_0, t3_1, t3_2, t3_3, t3_4)
+    named = {function.__name__: function() for function in (*plain, demo, demo_moco, demo_tac, demo_random)}
     named |= {f"t4_{layers}": t4(layers) for layers in range(4)}
     ranges = {"hard": (1, 1), "0_04": (0, 0.4), "04_06": (0.4, 0.6), "06_1": (0.6, 1), "0_1": (0, 1)}
     return named | {f"t5_{name}": t5(float(low), float(high)) for name, (low, high) in ranges.items()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from uptal.clipspec import ClipSpec
-from uptal.distributed import synchronise_batch_norm, world
+from uptal.distributed import World, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
 from uptal.pretext.data import Loader
@@ -22,7 +25,12 @@ from uptal.video import Quarantine, find_videos
 
 
 def pretrain(
-    cfg: PretrainConfig, videos: Path, run_path: Path, labels: Mapping[str, str] | None = None, trust: bool = False
+    cfg: PretrainConfig,
+    videos: Path,
+    run_path: Path,
+    labels: Mapping[str, str] | None = None,
+    trust: bool = False,
+    labels_from: str | Path | None = None,
 ) -> Outcome:
     """Pre-trains an encoder on a folder of videos and stores it in the run folder.
 
@@ -30,64 +38,98 @@ def pretrain(
         cfg: The whole run.
         videos: Folder of videos, searched to any depth.
         run_path: Run folder; a run that is already there goes on where it was.
-        labels: Class of each video by file stem, for supervised training.
+        labels: Class of each video by file stem, for supervised training; videos without one are left out.
         trust: Whether an encoder class outside uptal may be imported.
+        labels_from: File of the labels, to be noted in the run's settings.
 
     Raises:
-        ConfigError: Settings that cannot be used here. VideoError: Too many unreadable videos.
+        ConfigError: Settings that cannot be used here. QuarantineError: Too many unreadable videos.
+        DivergenceError, CheckpointError: As `uptal.train.fit`.
     """
-    place, device, run = world(), choose_device(cfg.device), RunFolder(run_path)
+    place = world()
+    device, run = choose_device(cfg.device, place.local_rank), RunFolder(run_path)
     paths = find_videos(videos)
     classes = _classes(cfg, paths, labels)
-    if classes is not None and labels is not None:
-        paths = [path for path in paths if path.stem in labels]
-    with run.locked():
-        settings = plain(cfg) | {"videos": str(videos.resolve()), "classes": sorted(set(classes.values())) if labels else None}
-        run.write_config(settings)
-        run.write_environment(device=str(device), videos=len(paths), processes=place.size)
-        quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
+    paths = paths if classes is None else [path for path in paths if path.stem in classes]
+    main = place.rank == 0
+    with run.locked() if main else nullcontext():
+        if main:
+            run.write_config(plain(cfg) | _origin(videos, paths, labels_from if classes else None))
+            run.write_environment(device=str(device), videos=len(paths), processes=place.size)
         torch.manual_seed(cfg.seed)
         backbone = _backbone(cfg, trust)
-        width, clip = backbone.width, _clip(cfg)
-        task = _task(cfg, backbone, width, classes).to(device, memory_format=torch.channels_last_3d)
+        task = _task(cfg, backbone, classes).to(device, memory_format=torch.channels_last_3d)
         task = synchronise_batch_norm(task) if place.size > 1 else task
-        loader = Loader(
-            paths,
-            cfg.data,
-            cfg.paste if cfg.method == "pal" else replace(cfg.paste, source="none"),
-            cfg.aug,
-            batch=cfg.optim.part(place.size),
-            seed=cfg.seed,
-            world=place,
-            labels=classes,
-            quarantine=quarantine,
-        )
-        outcome = fit(task, loader, cfg.optim, run, device=device, world=place)
-        if place.rank == 0:
-            save_encoder(run.path, task.encoder(), clip)
-            print(quarantine.summary(), end="")
+        quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
+        outcome = _train(cfg, task, paths, classes, quarantine, run, device, place)
+        if main:
+            save_encoder(run.path, task.encoder(), cfg.clip)
+            print(quarantine.summary(), end="", file=sys.stderr)
     return outcome
 
 
-def _backbone(cfg: PretrainConfig, trust: bool):
+def _train(
+    cfg: PretrainConfig,
+    task: PAL | Supervised,
+    paths: Sequence[Path],
+    classes: Mapping[str, int] | None,
+    quarantine: Quarantine,
+    run: RunFolder,
+    device: torch.device,
+    place: World,
+) -> Outcome:
+    if 0 in (cfg.optim.max_steps, cfg.optim.epochs):  # random initialisation: whatever the videos, there is nothing to do
+        return Outcome(0, 0.0, True, 0)
+    _check_validation(cfg, place)
+    pasting = cfg.paste if cfg.method == "pal" else replace(cfg.paste, source="none")
+    batch = cfg.optim.part(place.size)
+    loader = Loader(
+        paths, cfg.data, pasting, cfg.aug,
+        batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine,
+    )  # fmt: skip
+    return fit(task, loader, cfg.optim, run, device=device, world=place)
+
+
+def _check_validation(cfg: PretrainConfig, place: World) -> None:
+    """The plateau rule needs a validation loss, and that needs a whole batch of videos."""
+    count, needed = cfg.data.val_videos, cfg.optim.part(place.size) * place.size
+    if 0 < count < needed:
+        raise ConfigError(
+            f"data.val_videos {count} is less than a batch of {needed}, so there would be no validation loss. Use 0 or at "
+            f"least {needed}."
+        )
+    if not count and cfg.optim.schedule == "plateau":
+        raise ConfigError(
+            "optim.schedule plateau follows the validation loss, and data.val_videos is 0. Set --data.val_videos to a "
+            f"multiple of {needed}, or use --optim.schedule cosine."
+        )
+
+
+def _origin(videos: Path, paths: Sequence[Path], labels_from: str | Path | None) -> dict[str, Any]:
+    """Where the videos and labels came from, and which they were: another list of files would be another run."""
+    names = "\n".join(path.relative_to(videos).as_posix() for path in paths)
+    files = {"count": len(paths), "names_sha256": hashlib.sha256(names.encode()).hexdigest()}
+    labels = None if labels_from is None else str(Path(labels_from).resolve())
+    return {"videos": str(videos.resolve()), "labels": labels, "files": files}
+
+
+def _backbone(cfg: PretrainConfig, trust: bool) -> Any:
     backbone = build(cfg.encoder, trust=trust, **cfg.encoder_options)
     if cfg.init is not None:
         start = load_encoder(cfg.init, trust=trust).encoder
         if type(start) is not type(backbone) or start.config != backbone.config:
-            raise ConfigError(f"init: {cfg.init} holds {start.config} of {type(start).__name__}, the run wants {cfg.encoder}.")
+            raise ConfigError(
+                f"init: {cfg.init} holds {type(start).__name__} with {start.config}, the run wants {cfg.encoder} with "
+                f"{backbone.config}. Give weights of the same architecture, or the --encoder that they are of."
+            )
         backbone.load_state_dict(start.state_dict())
     return backbone
 
 
-def _clip(cfg: PretrainConfig) -> ClipSpec:
-    return cfg.clip
-
-
-def _task(cfg: PretrainConfig, backbone, width: int, classes: Mapping[str, int] | None) -> PAL | Supervised:
-    if cfg.method == "pal":
-        return PAL(backbone, width, cfg.head, cfg.contrast)
-    assert classes is not None
-    return Supervised(backbone, width, max(classes.values()) + 1)
+def _task(cfg: PretrainConfig, backbone: Any, classes: Mapping[str, int] | None) -> PAL | Supervised:
+    if classes is None:
+        return PAL(backbone, backbone.width, cfg.head, cfg.contrast)
+    return Supervised(backbone, backbone.width, max(classes.values()) + 1)
 
 
 def _classes(cfg: PretrainConfig, paths: list[Path], labels: Mapping[str, str] | None) -> dict[str, int] | None:
@@ -99,6 +141,10 @@ def _classes(cfg: PretrainConfig, paths: list[Path], labels: Mapping[str, str] |
     known = {path.stem for path in paths} & labels.keys()
     if not known:
         sample = ", ".join(sorted(path.stem for path in paths)[:3])
-        raise ConfigError(f"--labels names none of the {len(paths)} videos (the first are {sample}); names are file stems.")
+        raise ConfigError(
+            f"--labels names none of the {len(paths)} videos (the first are {sample}); names are file stems."
+        )
+    if len(known) < len(paths):
+        print(f"{len(paths) - len(known)} of {len(paths)} videos have no label and are left out", file=sys.stderr)
     names = sorted({labels[stem] for stem in known})
     return {stem: names.index(labels[stem]) for stem in known}

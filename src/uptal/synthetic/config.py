@@ -92,7 +92,9 @@ class CorpusConfig:
             min(height, width) >= 16 and height % 2 == 0 and width % 2 == 0, "size", self.size, "even and at least 16"
         )
         _require(2 <= self.num_classes <= len(ACTIONS), "num_classes", self.num_classes, f"2 to {len(ACTIONS)}")
-        _require(1 <= self.classes_per_video <= self.num_classes, "classes_per_video", self.classes_per_video, "1 or more")
+        _require(
+            1 <= self.classes_per_video <= self.num_classes, "classes_per_video", self.classes_per_video, "1 or more"
+        )
         _require(min(self.num_trimmed, self.num_untrimmed) >= 0, "num_trimmed, num_untrimmed",
                  (self.num_trimmed, self.num_untrimmed), "0 or more")  # fmt: skip
         _require(self.fps >= 1, "fps", self.fps, "1 or more")

@@ -109,7 +109,8 @@ def _claim(out: Path, config: CorpusConfig) -> None:
 
 
 def _all_jobs(config: CorpusConfig) -> list[_Job]:
-    return [("trimmed", i) for i in range(config.num_trimmed)] + [("untrimmed", i) for i in range(config.num_untrimmed)]
+    counts: dict[Kind, int] = {"trimmed": config.num_trimmed, "untrimmed": config.num_untrimmed}
+    return [(kind, index) for kind, count in counts.items() for index in range(count)]
 
 
 def _path(out: Path, job: _Job) -> Path:

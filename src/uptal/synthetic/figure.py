@@ -1,6 +1,6 @@
 """The actor: from a pose to coloured capsules; where the joints go in time and how capsules are drawn is elsewhere.
 
-Letters: F frames, S strokes of one figure. Points are in body heights from the point on the ground between the feet,
+Letters: F frames. Points are in body heights from the point on the ground between the feet,
 x to the right and y up.
 """
 
@@ -75,7 +75,7 @@ def _pick(names: tuple[str, ...], rng: np.random.Generator) -> Float[np.ndarray,
     return rgb(names[rng.integers(len(names))])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Side:
     """Joints of the limbs on one side, (F, 2) each."""
 
@@ -88,7 +88,7 @@ class _Side:
     toe: Float[np.ndarray, "F 2"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Skeleton:
     """All joints over all frames."""
 
@@ -112,8 +112,10 @@ def pose_skeleton(poses: Float[np.ndarray, "F 12"]) -> Skeleton:
     right = _side(poses[:, 2:4], poses[:, 6:8], 1, lean, neck - 0.025 * spine, across)
     lowest = np.minimum(left.ankle[:, 1], right.ankle[:, 1])
     shift = np.stack([sway, hop + 0.03 - lowest], axis=1)
-    moved = (_Side(*(joint + shift for joint in vars(side).values())) for side in (left, right))
-    return Skeleton(*moved, origin + shift, neck + shift, head + shift, _toward(tilt))
+    left, right = (_Side(**{name: joint + shift for name, joint in vars(side).items()}) for side in (left, right))
+    return Skeleton(
+        left=left, right=right, pelvis=origin + shift, neck=neck + shift, head=head + shift, up=_toward(tilt)
+    )
 
 
 def _side(arm, leg, sign: int, lean, shoulders, across) -> _Side:
@@ -121,12 +123,12 @@ def _side(arm, leg, sign: int, lean, shoulders, across) -> _Side:
     shoulder = shoulders + sign * 0.1 * across
     elbow = shoulder + 0.165 * _hang(sign * arm[:, 0] - lean)
     hand = elbow + 0.155 * _hang(sign * (arm[:, 0] + arm[:, 1]) - lean)
-    hip = np.zeros_like(shoulders) + (sign * 0.055, -0.01)
+    hip = np.broadcast_to(np.array([sign * 0.055, -0.01]), shoulders.shape)
     knee = hip + 0.23 * _hang(sign * leg[:, 0])
     shin = sign * (leg[:, 0] - leg[:, 1])
     ankle = knee + 0.22 * _hang(shin)
     toe = ankle + 0.05 * _hang(shin + sign * 1.25)
-    return _Side(shoulder, elbow, hand, hip, knee, ankle, toe)
+    return _Side(shoulder=shoulder, elbow=elbow, hand=hand, hip=hip, knee=knee, ankle=ankle, toe=toe)
 
 
 def _toward(angle) -> Float[np.ndarray, "F 2"]:
@@ -173,7 +175,10 @@ def _head(skeleton: Skeleton, look: Look) -> list[Stroke]:
     up, head = skeleton.up, skeleton.head
     side = np.stack([up[:, 1], -up[:, 0]], axis=1)
     face = head - 0.014 * up
-    eyes = [Stroke(face + s * 0.03 * side, face + s * 0.03 * side, (0.0105, 0.0105), rgb("2b2430"), 0.0, 0.0) for s in (-1, 1)]
+    eyes = [
+        Stroke(face + s * 0.03 * side, face + s * 0.03 * side, (0.0105, 0.0105), rgb("2b2430"), 0.0, 0.0)
+        for s in (-1, 1)
+    ]
     return [
         Stroke(skeleton.neck - 0.02 * up, head, (0.035, 0.035), look.skin * 0.92),
         Stroke(head + 0.014 * up, head + 0.01 * up, (0.086, 0.086), look.hair),

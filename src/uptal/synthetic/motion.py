@@ -18,10 +18,14 @@ from uptal.synthetic.actions import ACTIONS, LIMBS, NUM_JOINTS, REACH, SHOULDERS
 from uptal.synthetic.config import CorpusConfig
 from uptal.synthetic.tempo import limb_speed, pace
 
-_IDLE_CALIBRATION = 1.25
+_IDLE_CALIBRATION = 1.0
 """Knot-to-knot speed that makes idle motion brush over as many pixels as the actions do."""
 _BURSTS = 0.45
 """Logarithm of how much idle limbs hurry and rest together; no slower than an action does within its period."""
+_STEPS = 8
+"""Knots of an idle limb in the period of the action that it borrows from."""
+_TURN = 1.5
+"""How often an idle limb turns round in that period, on average."""
 _EASE = 4
 """Frames around a boundary within which the limbs, one after the other, enter or leave an action."""
 _TWINS = {"right arm": "left arm", "right leg": "left leg"}
@@ -38,10 +42,15 @@ class Instance:
 
 @dataclass(frozen=True)
 class _Knot:
-    """A pose of one limb on its idle way, and the speed of going there in body heights a frame."""
+    """A pose of one limb on its idle way."""
 
     pose: Float[np.ndarray, " 2"]
+    frames: float
+    """Time to get there from the knot before, when both are of one action."""
     speed: float
+    """Body heights a frame at which the limb changes over from another action."""
+    first: bool
+    """The first knot of its action."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,9 @@ def _weave(
     return path
 
 
-def _some_poses(action: Action, columns: slice, count: int, config: CorpusConfig, rng: np.random.Generator):
-    """Poses (count, 2) of one limb, drawn from what it does in an action; neighbours are a quarter period apart."""
-    phase = rng.uniform() + np.cumsum(rng.uniform(0.25, 0.75, size=count))
-    return action.poses(phase, np.full(count, config.idle_amplitude))[:, columns]
-
-
-def _wander_all(num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> dict[str, list[_Knot]]:
+def _wander_all(
+    num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator
+) -> dict[str, list[_Knot]]:
     """Idle knots of every limb, enough for any gap; twins may share theirs."""
     knots: dict[str, list[_Knot]] = {}
     for limb in LIMBS:
@@ -135,15 +140,29 @@ def _wander_all(num_frames: int, tempo: float, config: CorpusConfig, rng: np.ran
 
 
 def _wander(limb: str, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Knot]:
-    """The limb takes poses and speed from one action for a while, then from another."""
+    """The limb follows its part of one action for a while, then that of another, to and fro at random."""
     knots: list[_Knot] = []
-    rate = _IDLE_CALIBRATION * config.idle_speed
-    for _ in range(3 + int(num_frames / (0.4 * tempo))):
+    while sum(knot.frames for knot in knots) < 1.5 * num_frames + 2 * tempo:
         label = int(rng.integers(config.num_classes))
-        speed = rate * limb_speed(limb, label, tempo, config.num_classes) * np.exp(0.2 * rng.standard_normal())
-        poses = _some_poses(ACTIONS[label], LIMBS[limb], int(rng.integers(2, 5)), config, rng)
-        knots += [_Knot(pose, max(float(speed), 1e-4)) for pose in poses]
+        count = int(rng.integers(_STEPS, 4 * _STEPS))
+        steps = tempo * pace(config.num_classes)[label] / (_STEPS * _IDLE_CALIBRATION * config.idle_speed)
+        frames = steps * np.exp(config.period_drift * smooth_noise(count, 1.5 * _STEPS, rng))
+        poses = _to_and_fro(ACTIONS[label], count, config, rng)[:, LIMBS[limb]]
+        speed = limb_speed(limb, label, tempo, config.num_classes)
+        knots += [
+            _Knot(pose, float(time), speed, n == 0) for n, (pose, time) in enumerate(zip(poses, frames, strict=True))
+        ]
     return knots
+
+
+def _to_and_fro(
+    action: Action, count: int, config: CorpusConfig, rng: np.random.Generator
+) -> Float[np.ndarray, "K 12"]:
+    """Poses of an action that turns round every now and then: its poses and speeds without its order."""
+    turns = np.where(rng.uniform(size=count) < _TURN / _STEPS, -1, 1)
+    phase = rng.uniform() + np.cumsum(rng.choice([-1, 1]) * np.cumprod(turns)) / _STEPS
+    scale = config.amplitude_drift * (smooth_noise(count, _STEPS, rng) + rng.standard_normal()) / np.sqrt(2)
+    return action.poses(phase, config.idle_amplitude * np.clip(1 + scale, 0.7, 1.3))
 
 
 def _idle(
@@ -175,24 +194,26 @@ def _fit(
     """Times and poses from `start` over as many knots as fit to `end`, where whole turns of a shoulder may be added."""
     values, clock = [start], [0.0]
     best, best_error = ([0.0, duration], [start, _nearest_turn(end, start, columns)]), np.inf
-    for knot in [*knots, None]:
+    for place, knot in enumerate(knots):
         last = values[-1]
-        speed = knots[0].speed if knot is None else knot.speed
         close = _nearest_turn(end, last, columns)
-        total = clock[-1] + _travel_time(close - last, speed, tempo, columns)
+        total = clock[-1] + _travel_time(close - last, knot.speed, tempo, columns)
         if abs(np.log(total / duration)) < best_error:
             best, best_error = ([*clock, total], [*values, close]), abs(np.log(total / duration))
-        if knot is None or clock[-1] > duration:
+        if clock[-1] > duration:
             break
         values.append(_nearest_turn(knot.pose, last, columns))
-        clock.append(clock[-1] + _travel_time(values[-1] - last, knot.speed, tempo, columns))
+        change = place == 0 or knot.first
+        clock.append(
+            clock[-1] + (_travel_time(values[-1] - last, knot.speed, tempo, columns) if change else knot.frames)
+        )
     times = np.array(best[0])
     return times * (duration / times[-1]), np.array(best[1])
 
 
 def _travel_time(way: Float[np.ndarray, " 2"], speed: float, tempo: float, columns: slice) -> float:
     """Frames that a limb needs at this speed, neither hectic nor sluggish beside the tempo of the video."""
-    return float(np.clip(np.hypot(*(way * REACH[columns])) / speed, 0.15 * tempo, 0.8 * tempo))
+    return float(np.clip(np.hypot(*(way * REACH[columns])) / max(speed, 1e-6), 0.15 * tempo, 0.8 * tempo))
 
 
 def _nearest_turn(pose: Float[np.ndarray, " 2"], before: Float[np.ndarray, " 2"], columns: slice):

@@ -1,6 +1,7 @@
-"""From a script to frames: the scene panned and zoomed, the figure, its shadow and whatever else moves, then the sensor.
+"""From a script to frames: the scene as the camera sees it, the figure and all that moves, the sensor.
 
-Letters: F frames, H W pixels, S strokes. Colours are planar (F, 3, H, W) until the end.
+Drawing a single capsule is left to `paint.py`, painting a scene to `scenes.py`. Letters: F frames, H W pixels of a
+frame, R C pixels of a scene; colours are planar (F, 3, H, W) until the end.
 """
 
 from __future__ import annotations
@@ -126,9 +127,7 @@ def _draw(canvas, layer: _Layer, frames: slice, shot: Shot, script: Script) -> N
 def _stand(points: Float[np.ndarray, "F 2"], shot: Shot, script: Script) -> Float[np.ndarray, "F 2"]:
     """From body heights (y up) to frame heights of the scene (y down)."""
     across = -points[:, 0] if script.mirrored else points[:, 0]
-    return np.stack(
-        [shot.figure_x + shot.figure_height * across, shot.ground_y - shot.figure_height * points[:, 1]], 1
-    )
+    return np.stack([shot.figure_x + shot.figure_height * across, shot.ground_y - shot.figure_height * points[:, 1]], 1)
 
 
 def _to_pixels(points: Float[np.ndarray, "F 2"], camera, canvas) -> Float[np.ndarray, "F 2"]:

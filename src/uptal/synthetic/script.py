@@ -6,6 +6,7 @@ Everything that chance decides is decided here or in `motion.py`, from generator
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -140,7 +141,7 @@ def _shoot(
         if all(abs(frame - other) >= 8 for other in (*cuts, 0, num_frames)) and not _inside(frame, away):
             cuts.add(frame)
     marks = sorted({0, num_frames} | cuts)
-    spans = list(zip(marks[:-1], marks[1:], strict=True))
+    spans = list(pairwise(marks))
     label = instances[0].label
     return tuple(
         Shot(
@@ -150,7 +151,7 @@ def _shoot(
             figure_x=float(rng.uniform(-0.2, 0.2)),
             ground_y=float(rng.uniform(0.36, 0.43)),
             figure_height=float(rng.uniform(0.5, 0.66)),
-            absent=_inside(start, away) and start in {s for s, _ in away},
+            absent=_inside(start, away),
         )
         for place, (start, end) in enumerate(spans)
     )

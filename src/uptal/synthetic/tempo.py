@@ -1,19 +1,21 @@
-"""How long a period of each action lasts, so that all actions change about as many pixels a frame."""
+"""How long a period of each action lasts, so that all change about as many pixels a frame; poses are not made here."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, Action
+from uptal.synthetic.actions import ACTIONS
 from uptal.synthetic.figure import Skeleton, pose_skeleton
 
 
 @cache
 def pace(num_classes: int) -> tuple[float, ...]:
     """Factor on the period of each of the first classes; 1 on average."""
-    areas = np.array([_swept_area(action) for action in ACTIONS[:num_classes]])
+    phase = np.linspace(0.0, 1.0, 129)
+    areas = np.array([brushed_area(a.poses(phase, np.ones(129))).sum() for a in ACTIONS[:num_classes]])
     return tuple(float(value) for value in areas / areas.mean())
 
 
@@ -27,11 +29,9 @@ def _path_length(limb: str, label: int) -> float:
     return ACTIONS[label].path_lengths()[limb]
 
 
-def _swept_area(action: Action) -> float:
-    """Area that the parts of the body brush over in one period, in square body heights."""
-    phase = np.linspace(0.0, 1.0, 129)
-    skeleton = pose_skeleton(action.poses(phase, np.ones_like(phase)))
-    return float(sum(_brush(*part) for part in _parts(skeleton)))
+def brushed_area(poses: Float[np.ndarray, "F 12"]) -> Float[np.ndarray, " F-1"]:
+    """Area that the parts of the body brush over from each frame to the next, in square body heights."""
+    return np.sum([_brush(*part) for part in _parts(pose_skeleton(poses))], axis=0)
 
 
 def _parts(skeleton: Skeleton):
@@ -43,7 +43,8 @@ def _parts(skeleton: Skeleton):
     yield skeleton.head, skeleton.head, 0.17
 
 
-def _brush(start, end, thickness: float) -> float:
+def _brush(start, end, thickness: float):
+    """Way of the middle of a part from frame to frame, times the size of the part."""
     way = np.diff((start + end) / 2, axis=0)
     size = np.linalg.norm(end - start, axis=1)[1:] + thickness
-    return float((np.linalg.norm(way, axis=1) * size).sum())
+    return np.linalg.norm(way, axis=1) * size

@@ -15,20 +15,25 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import DecoderNotFoundError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from uptal.errors import VideoError
 
 CONTAINERS = (
-    "3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,webm,wtv"
+    "3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,webm,"
+    "wtv"
 )
 """FFmpeg's names of the formats that are accepted: those that hold their pictures themselves."""
 
 MAX_PIXELS = 2**26
 """Largest picture that is decoded (8192 x 8192); a damaged header can claim any size."""
 
-FAILURES = (av.error.FFmpegError, OSError, UnicodeError, OverflowError, IndexError)
+USUAL_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
+"""Colour matrices that can be converted: RGB, BT.709, unknown, FCC, BT.470, SMPTE 170M and 240M, BT.2020."""
+
+FAILURES = (FFmpegError, OSError, UnicodeError, OverflowError, IndexError)
 """What PyAV raises on files that cannot be read; an IndexError comes from streams that a damaged header lies about."""
 
 
@@ -87,11 +92,11 @@ def _picture_stream(container: InputContainer, path: str | os.PathLike[str]) -> 
 
 
 def _explain(path: str | os.PathLike[str], error: BaseException) -> str:
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, InvalidDataError):
         return _explain_content(path)
-    if isinstance(error, av.error.DecoderNotFoundError):
+    if isinstance(error, DecoderNotFoundError):
         return "its pictures are in a code that this build of FFmpeg cannot decode"
-    if isinstance(error, av.error.FFmpegError):
+    if isinstance(error, FFmpegError):
         return f"FFmpeg cannot read it ({error.strerror or 'unknown error'}); it is probably damaged"
     if isinstance(error, OSError):
         return _explain_os(error)

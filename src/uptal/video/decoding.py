@@ -1,11 +1,12 @@
 """Decodes chosen frames of one video with PyAV: seeks, skips what nothing depends on, and checks what comes out.
 
 The quick way jumps to the last keyframe before a wanted frame and recognises frames by their time stamps. Whenever
-anything is not as expected there (a refused packet, a missing frame, a seek that lands too late), the careful way starts
-over from the beginning of the file, counts every frame, and raises when too many are lost. So a result is exact or it is
-an error; only the speed depends on how well the file behaves. Turning and scaling pictures is left to `reading`.
+anything is not as expected there (a refused packet, a missing frame, a seek that lands too late), the careful way
+starts over from the beginning of the file, counts every frame, and raises when too many are lost. So a result is exact
+or it is an error; only the speed depends on how well the file behaves. Frames are scaled as they are converted to RGB;
+turning them upright is left to `reading`.
 
-Letters: N wanted frames, H W height and width of stored pictures.
+Letters: C = 3 colours (RGB), H W height and width of pictures that are not yet turned.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from uptal.errors import VideoError
-from uptal.video.container import FAILURES, opened
+from uptal.video.container import FAILURES, USUAL_MATRICES, opened
 from uptal.video.probing import COMPLETE, VideoInfo
 
 SEEK_COST = 6
@@ -31,10 +33,14 @@ SEEK_COST = 6
 SKIPPABLE = frozenset({"h264", "mpeg4", "mpeg2video", "vp8"})
 """Codes whose non-reference pictures FFmpeg can leave out; in HEVC such pictures may serve higher temporal layers."""
 
+UNKNOWN_MATRIX = 2
+"""FFmpeg's number for a colour matrix that the file does not name."""
+
 NOT_CODED = 20
 """Largest MPEG-4 packet, in bytes, that may say "the picture stays as it is" instead of holding one."""
 
-Stored = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[np.ndarray, "C H W"]
+"""A picture as it is stored, not yet turned, in RGB."""
 
 
 class _Unexpected(Exception):
@@ -45,12 +51,15 @@ class _OutOfOrder(_Unexpected):
     """Frames left the decoder in another order than their time stamps say, so the stamps are wrong."""
 
 
-def stored_pictures(info: VideoInfo, wanted: Sequence[int], threads: int = 1) -> Iterator[tuple[int, Stored]]:
-    """The wanted frames as they are stored, in RGB, one after the other.
+def stored_pictures(
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int = 1
+) -> Iterator[tuple[int, Picture]]:
+    """The wanted frames, not yet turned, one after the other.
 
     Args:
         info: The video.
         wanted: Distinct frames, ascending, all of them within the video.
+        size: Height and width of the pictures before they are turned.
         threads: Decoder threads; the pictures do not depend on it.
 
     Raises:
@@ -60,13 +69,13 @@ def stored_pictures(info: VideoInfo, wanted: Sequence[int], threads: int = 1) ->
     done, by_stamp = 0, info.stamps is not None
     if by_stamp:
         try:
-            for index, picture in _quick(info, wanted, threads):
+            for index, picture in _quick(info, wanted, size, threads):
                 yield index, picture
                 done += 1
             return
         except (_Unexpected, VideoError) as error:
             by_stamp = not isinstance(error, _OutOfOrder)
-    yield from _careful(info, wanted[done:], threads, by_stamp)
+    yield from _careful(info, wanted[done:], size, threads, by_stamp)
 
 
 def plan(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -87,16 +96,18 @@ def plan(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, lis
     return runs
 
 
-def _quick(info: VideoInfo, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, Stored]]:
+def _quick(
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int
+) -> Iterator[tuple[int, Picture]]:
     assert info.stamps is not None
-    convert = VideoReformatter()
+    converter = VideoReformatter()
     with opened(info.path, threads) as (container, stream):
         for keyframe, run in plan(wanted, info.keyframes.tolist()):
             if keyframe > 0:
                 container.seek(int(info.stamps[keyframe]), stream=stream)
             stamps = info.stamps[run].tolist()
             for index, frame in zip(run, _by_stamp(container, stream, stamps), strict=True):
-                yield index, _to_rgb(convert, frame)
+                yield index, _to_rgb(converter, frame, size)
 
 
 def _by_stamp(container: InputContainer, stream: VideoStream, wanted: list[int]) -> Iterator[VideoFrame]:
@@ -140,8 +151,10 @@ def _decode(packet: Packet) -> list[VideoFrame]:
         raise _Unexpected from error
 
 
-def _careful(info: VideoInfo, wanted: Sequence[int], threads: int, by_stamp: bool) -> Iterator[tuple[int, Stored]]:
-    convert = VideoReformatter()
+def _careful(
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int, by_stamp: bool
+) -> Iterator[tuple[int, Picture]]:
+    converter = VideoReformatter()
     pending, last, upcoming, lost = deque(wanted), None, 0, 0
     with opened(info.path, threads) as (container, stream):
         for index, frame in _every_frame(container, stream, info, by_stamp):
@@ -149,13 +162,13 @@ def _careful(info: VideoInfo, wanted: Sequence[int], threads: int, by_stamp: boo
             _check_damage(info, lost, upcoming)
             while pending and pending[0] <= index:
                 shown = frame if pending[0] == index or last is None else last
-                yield pending.popleft(), _to_rgb(convert, shown)
+                yield pending.popleft(), _to_rgb(converter, shown, size)
             if not pending:
                 return
             last, upcoming = frame, index + 1
         _check_damage(info, lost + info.num_frames - upcoming, upcoming)
         while pending and last is not None:
-            yield pending.popleft(), _to_rgb(convert, last)
+            yield pending.popleft(), _to_rgb(converter, last, size)
 
 
 def _every_frame(
@@ -199,6 +212,25 @@ def _says_unchanged(stream: VideoStream, packet: Packet) -> bool:
     return 0 < packet.size <= NOT_CODED and stream.codec.canonical_name == "mpeg4"
 
 
-def _to_rgb(convert: VideoReformatter, frame: VideoFrame) -> Stored:
-    """Native size, chroma interpolated bicubically: the conversion that torchcodec uses, too."""
-    return convert.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1).to_ndarray()
+def _to_rgb(converter: VideoReformatter, frame: VideoFrame, size: tuple[int, int]) -> Picture:
+    """Converts one frame, and scales it in the same step where it has another size.
+
+    At its own size, chroma is interpolated bicubically, as torchcodec does it. Scaling uses swscale's bilinear filter,
+    which is as wide as the reduction demands (no aliasing); planes come out of it faster than interleaved pixels. A
+    matrix that swscale does not know (YCgCo, ICtCp, ...) is taken for an unknown one.
+    """
+    height, width = size
+    if frame.colorspace not in USUAL_MATRICES:
+        frame.colorspace = UNKNOWN_MATRIX
+    if (frame.height, frame.width) == size:
+        rgb = converter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        return rgb.to_ndarray().transpose(2, 0, 1)
+    planes = converter.reformat(
+        frame, width, height, format="gbrp", interpolation=Interpolation.BILINEAR, threads=1
+    ).planes
+    green, blue, red = (_samples(plane, width) for plane in planes)
+    return np.stack((red, green, blue))
+
+
+def _samples(plane: VideoPlane, width: int) -> UInt8[np.ndarray, "H W"]:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, :width]

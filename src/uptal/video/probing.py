@@ -16,11 +16,12 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from jaxtyping import Float, Int
 
 from uptal.errors import VideoError
-from uptal.video.container import FAILURES, opened, path_text
+from uptal.video.container import FAILURES, USUAL_MATRICES, opened, path_text
 
 COMPLETE = 0.99
 """Share of the promised frames that must be there; with fewer, a video counts as cut off or damaged."""
@@ -56,8 +57,8 @@ class VideoInfo:
     """The file's own time of the first frame, in seconds."""
     stream: int
     """Index of the video stream in the file."""
-    pixel_format: str
-    """FFmpeg's name of the stored pixels' layout, such as `yuv420p`."""
+    common_colours: bool
+    """Whether pixels are stored in a way that all decoders convert alike: 8 bits, a usual matrix and range."""
     flips: tuple[bool, bool, bool]
     """How stored pictures are turned: (rows and columns exchanged, then columns reversed, then rows reversed)."""
     stamps: Int[np.ndarray, " N"] | None
@@ -111,15 +112,15 @@ def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
     formats = container.format.name.split(",")
     if "mov" in formats and stream.frames:
         return _Promise(packets=len(stream.index_entries))  # `stream.frames` counts what edit lists cut away, too
-    if "avi" in formats and stream.duration and stream.time_base:
-        return _Promise(seconds=float(stream.duration * stream.time_base))
+    if "avi" in formats and stream.frames and stream.time_base:  # a dropped frame counts, but has no packet
+        return _Promise(seconds=float(stream.frames * stream.time_base))
     if {"mov", "matroska", "flv", "asf"} & set(formats) and container.duration:
         return _Promise(seconds=container.duration / av.time_base)
     return _Promise()
 
 
 def _look_through(container: InputContainer, stream: VideoStream, whole: bool) -> _Survey:
-    """One pass over the video's packets, or (`whole`) over all streams, since the longest of them makes the duration."""
+    """One pass over the video's packets, or over the `whole` file, since its longest stream makes its duration."""
     survey = _Survey()
     for packet in container.demux() if whole else container.demux(stream):
         if packet.stream_index != stream.index:
@@ -143,7 +144,7 @@ def _end(packet: Packet) -> float:
 
 
 def _is_hidden(packet: Packet) -> bool:
-    """VP8 keeps pictures that only serve as a reference in packets of their own; bit 4 of the frame tag is 0 in them."""
+    """VP8 keeps pictures that only serve as a reference in packets of their own; bit 4 of their frame tag is 0."""
     return not memoryview(packet)[0] & 0x10
 
 
@@ -191,10 +192,8 @@ def _timeline(stream: VideoStream, survey: _Survey) -> _Timeline:
         start = int(stamps[0]) if len(stamps) else 0
         return _Timeline(times=(stamps - start) * tick, start=start * tick, stamps=stamps, keyframes=keyframes)
     dts = [dts for dts, is_shown in zip(survey.dts[first:], shown[first:], strict=True) if is_shown]
-    if None in dts:
-        times = np.arange(len(dts)) / _nominal_rate(stream)
-    else:
-        times = np.sort(np.array(dts, np.float64)) * tick
+    even = np.arange(len(dts)) / _nominal_rate(stream)
+    times = even if None in dts else np.sort(np.array(dts, np.float64)) * tick
     return _Timeline(times=times - times[:1], start=0.0, stamps=None, keyframes=np.zeros(1, np.int64))
 
 
@@ -240,11 +239,18 @@ def _describe(path: str | os.PathLike[str], stream: VideoStream, survey: _Survey
         times=line.times,
         start=line.start,
         stream=stream.index,
-        pixel_format=picture.format.name,
+        common_colours=_has_common_colours(picture),
         flips=flips,
         stamps=line.stamps,
         keyframes=line.keyframes,
     )
+
+
+def _has_common_colours(picture: VideoFrame) -> bool:
+    depth = max(component.bits for component in picture.format.components)
+    odd_matrix = picture.colorspace not in USUAL_MATRICES or (picture.colorspace == 0 and picture.format.name != "gbrp")
+    unusual_range = picture.color_range == ColorRange.JPEG and not picture.format.name.startswith("yuvj")
+    return depth <= 8 and not odd_matrix and not unusual_range
 
 
 def _flips(picture: VideoFrame) -> tuple[bool, bool, bool]:

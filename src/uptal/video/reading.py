@@ -1,7 +1,7 @@
 """Frames of a video as tensors: which ones, how large, turned upright, from which decoder.
 
-Both decoders deliver stored pictures at their native size; turning and scaling them is done here, once, so that a result
-does not depend on the decoder. Pictures are scaled as they leave the decoder, a few megabytes at a time.
+Both decoders deliver pictures of the size asked for, one at a time; they are turned upright here. Nothing of full size
+is kept.
 
 Letters: F frames, C = 3 colours (RGB), H W height and width.
 """
@@ -11,14 +11,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from uptal.errors import ConfigError, VideoError
 from uptal.video import decoding, with_torchcodec
@@ -27,9 +25,6 @@ from uptal.video.probing import VideoInfo, probe
 Size = int | tuple[int, int] | None
 """None: as in the file. One number: length of the short side, proportions kept. Two: height and width, whatever the
 proportions."""
-
-PORTION = 2_000_000
-"""Bytes of full-size pictures that are scaled together; a larger picture is scaled by itself."""
 
 
 def read(
@@ -43,17 +38,18 @@ def read(
 ) -> UInt8[Tensor, "F C H W"]:
     """The frames with these numbers, in this order; a frame that is asked for twice is decoded and converted once.
 
-    Frame i is the i-th that is shown, whatever the file says about rates and times. Pictures are upright (display matrix
-    applied), 8-bit RGB whatever the stored format; alpha is dropped, grey becomes three equal colours, high dynamic range
-    is not tone-mapped, pixels that are not square are left so. Other sizes are made with bilinear interpolation and
-    antialiasing.
+    Frame i is the i-th that is shown, whatever the file says about rates and times. Pictures are upright (display
+    matrix applied), 8-bit RGB whatever the stored format; alpha is dropped, grey becomes three equal colours, high
+    dynamic range is not tone-mapped, pixels that are not square are left so. Other sizes are made with bilinear
+    interpolation, without aliasing, in the same step as the conversion to RGB.
 
     Args:
         path: The video.
         frame_indices: Frame numbers from 0, in any order, with or without repeats.
         size: None for the native size, a short side, or (height, width).
         info: What `probe` says about the file; None has it looked at here.
-        backend: `pyav`, or `torchcodec` if it is installed; the frames are the same.
+        backend: `pyav`, or `torchcodec` if it is installed. At native size the pictures are identical; scaled ones are
+            of the same frames and differ in rounding and at edges of colour (torchcodec scales after the conversion).
         threads: Decoder threads; 1 is best where several processes read.
 
     Raises:
@@ -65,10 +61,8 @@ def read(
     wanted, place = np.unique(indices, return_inverse=True)
     height, width = target_size(info, size)
     pictures = torch.empty((len(wanted), 3, height, width), dtype=torch.uint8)
-    done = 0
-    for part in _portions(info, _source(info, wanted.tolist(), backend, threads)):
-        _finish(info, [stored for _, stored in part], out=pictures[done : done + len(part)])
-        done += len(part)
+    for row, (_, picture) in enumerate(_pictures(info, wanted.tolist(), (height, width), backend, threads)):
+        pictures[row] = picture
     return pictures if np.array_equal(indices, wanted) else pictures[torch.from_numpy(place)]
 
 
@@ -97,12 +91,8 @@ def frames(
     """
     info = info or probe(path)
     chosen = range(info.num_frames) if indices is None else sorted({_checked(info, index) for index in indices})
-    height, width = target_size(info, size)
-    for part in _portions(info, _source(info, chosen, backend, threads)):
-        pictures = torch.empty((len(part), 3, height, width), dtype=torch.uint8)
-        _finish(info, [stored for _, stored in part], out=pictures)
-        for (index, _), picture in zip(part, pictures, strict=True):
-            yield index, float(info.times[index]), picture
+    for index, picture in _pictures(info, chosen, target_size(info, size), backend, threads):
+        yield index, float(info.times[index]), picture.contiguous()
 
 
 def target_size(info: VideoInfo, size: Size) -> tuple[int, int]:
@@ -130,43 +120,16 @@ def _checked(info: VideoInfo, index: SupportsIndex) -> int:
     return number
 
 
-def _source(
-    info: VideoInfo, wanted: Sequence[int], backend: str, threads: int
-) -> Iterator[tuple[int, decoding.Stored]]:
-    if backend == "pyav":
-        return decoding.stored_pictures(info, wanted, threads)
-    if backend == "torchcodec":
-        return with_torchcodec.stored_pictures(info, wanted, threads)
-    raise ConfigError(f"There is no decoder '{backend}'. Choose 'pyav' or 'torchcodec'.")
-
-
-def _portions(
-    info: VideoInfo, source: Iterator[tuple[int, decoding.Stored]]
-) -> Iterator[list[tuple[int, decoding.Stored]]]:
-    """A few pictures at a time: scaling several in one call is cheaper, but few large ones fit into a cache."""
-    count = max(1, PORTION // (3 * info.height * info.width))
-    while part := list(islice(source, count)):
-        yield part
-
-
-def _finish(info: VideoInfo, stored: list[decoding.Stored], out: UInt8[Tensor, "F C H W"]) -> None:
-    """Turns stored pictures upright and scales them into `out`."""
-    sizes = {picture.shape for picture in stored}
-    if len(sizes) > 1:  # the video changes its size on the way
-        for row, picture in enumerate(stored):
-            _finish(info, [picture], out[row : row + 1])
-        return
-    pictures = torch.from_numpy(_upright(np.stack(stored), info.flips)).permute(0, 3, 1, 2)
-    if pictures.shape != out.shape:
-        pictures = interpolate(pictures, out.shape[2:], mode="bilinear", antialias=True)
-    out.copy_(pictures)
-
-
-def _upright(
-    stored: UInt8[np.ndarray, "F H W 3"], flips: tuple[bool, bool, bool]
-) -> UInt8[np.ndarray, "F height width 3"]:
-    transposed, mirrored, upended = flips
-    if not any(flips):
-        return stored
-    turned = stored.transpose(0, 2, 1, 3) if transposed else stored
-    return np.ascontiguousarray(turned[:, :: -1 if upended else 1, :: -1 if mirrored else 1])
+def _pictures(
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], backend: str, threads: int
+) -> Iterator[tuple[int, UInt8[Tensor, "C H W"]]]:
+    """The wanted frames, upright, from the decoder of that name."""
+    sources = {"pyav": decoding.stored_pictures, "torchcodec": with_torchcodec.stored_pictures}
+    if backend not in sources:
+        raise ConfigError(f"There is no decoder '{backend}'. Choose one of: {', '.join(sources)}.")
+    transposed, mirrored, upended = info.flips
+    stored_size = (size[1], size[0]) if transposed else size
+    for index, stored in sources[backend](info, wanted, stored_size, threads):
+        turned = stored.transpose(0, 2, 1) if transposed else stored
+        upright = turned[:, :: -1 if upended else 1, :: -1 if mirrored else 1]
+        yield index, torch.from_numpy(np.ascontiguousarray(upright) if any(info.flips) else upright)

@@ -1,7 +1,8 @@
 """Decodes chosen frames with torchcodec (exact seek), for those who have it; nothing here is imported without need.
 
-The frames are the same as PyAV's. Where torchcodec would give others (deep colour, which it converts in its own way;
-files whose time stamps cannot be trusted) or fails on a healthy file, PyAV reads them instead.
+At native size the pictures are PyAV's, to the last bit. Where torchcodec would give others (deep colour, unusual
+matrices and ranges, files whose time stamps cannot be trusted) or fails on a healthy file, PyAV reads them instead.
+Pictures of other sizes are scaled after the conversion to RGB, so they differ from PyAV's, which are scaled within it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from av.video.format import VideoFormat
+import torch
+from torch.nn.functional import interpolate
 
 from uptal.errors import ConfigError
-from uptal.video.decoding import Stored
+from uptal.video.decoding import Picture
 from uptal.video.decoding import stored_pictures as by_pyav
 from uptal.video.probing import VideoInfo
 
@@ -23,7 +25,9 @@ SAME_TIME = 1e-4
 """Seconds by which the time stamp of a frame may differ from the one that `probe` found: rounding only."""
 
 
-def stored_pictures(info: VideoInfo, wanted: Sequence[int], threads: int = 1) -> Iterator[tuple[int, Stored]]:
+def stored_pictures(
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int = 1
+) -> Iterator[tuple[int, Picture]]:
     """As `uptal.video.decoding.stored_pictures`.
 
     Raises:
@@ -32,7 +36,7 @@ def stored_pictures(info: VideoInfo, wanted: Sequence[int], threads: int = 1) ->
     """
     decoder_type = _decoder_type()
     done = 0
-    if _agrees_with_pyav(info):
+    if info.common_colours and info.stamps is not None:
         try:
             decoder = decoder_type(info.path, stream_index=info.stream, num_ffmpeg_threads=threads, seek_mode="exact")
             while done < len(wanted):
@@ -42,29 +46,28 @@ def stored_pictures(info: VideoInfo, wanted: Sequence[int], threads: int = 1) ->
                 if np.abs(batch.pts_seconds.numpy() - expected).max() > SAME_TIME:
                     break
                 for index, picture in zip(part, batch.data, strict=True):
-                    yield index, _as_stored(info, picture.permute(1, 2, 0).numpy())
+                    yield index, _as_stored(info, picture.numpy(), size)
                     done += 1
-        except (RuntimeError, ValueError, IndexError):  # what torchcodec raises on files; PyAV says whether they are bad
-            pass
-    yield from by_pyav(info, wanted[done:], threads)
+        except (RuntimeError, ValueError, IndexError):
+            pass  # PyAV says whether the file is bad
+    yield from by_pyav(info, wanted[done:], size, threads)
 
 
 def _decoder_type():
     try:
-        from torchcodec.decoders import VideoDecoder
+        from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
     except (ImportError, RuntimeError, OSError) as error:
         raise ConfigError(
-            "The decoder 'torchcodec' cannot be loaded. Install it with `pip install 'uptal[torchcodec]'` beside a system "
-            f"FFmpeg (versions 4 to 8), or use the decoder 'pyav', which gives the same frames. It said: {error}"
+            "The decoder 'torchcodec' cannot be loaded. Install it with `pip install 'uptal[torchcodec]'` beside a "
+            f"system FFmpeg (versions 4 to 8), or use the decoder 'pyav', which gives the same frames. It said: {error}"
         ) from error
     return VideoDecoder
 
 
-def _agrees_with_pyav(info: VideoInfo) -> bool:
-    depth = max(component.bits for component in VideoFormat(info.pixel_format).components)
-    return info.stamps is not None and depth <= 8
-
-
-def _as_stored(info: VideoInfo, picture: Stored) -> Stored:
-    """Takes back the turn that torchcodec has applied; it knows quarter turns, but no mirror images."""
-    return np.rot90(picture, -info.rotation // 90)
+def _as_stored(info: VideoInfo, picture: Picture, size: tuple[int, int]) -> Picture:
+    """Takes back the turn that torchcodec has applied (it knows quarter turns, but no mirror images), and scales."""
+    stored = np.rot90(picture, -info.rotation // 90, axes=(1, 2))
+    if stored.shape[1:] == size:
+        return stored
+    native = torch.from_numpy(np.ascontiguousarray(stored))
+    return interpolate(native[None], size, mode="bilinear", antialias=True)[0].numpy()

@@ -1,0 +1,143 @@
+"""The optimiser of a run, its settings, and the rate of every step as a pure function; the loop is in `train`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from uptal.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimiser, schedule and bookkeeping."""
+
+    algorithm: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam (Sec. 4.1.1); weight decay is L2 inside Adam, as `torch.optim.Adam` has it."""
+    lr: float = 1e-4
+    """Learning rate (Sec. 4.1.1) at `lr_batch` samples a step."""
+    lr_batch: int = 512
+    """Batch that `lr` is meant for (Sec. 4.1.1)."""
+    lr_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """How the rate follows another batch size. The paper uses one batch size; `sqrt` suits Adam."""
+    weight_decay: float = 1e-5
+    """Weight decay (Sec. 4.1.1)."""
+    batch: int = 512
+    """Samples a step over all processes and accumulated parts (Sec. 4.1.1)."""
+    accumulate: int = 1
+    """Parts that a step's batch is computed in. Negatives and batch statistics are those of a part."""
+    epochs: int = 200
+    """Passes over the videos (Sec. 4.1.1; 100 for the ablations of Tables 3 to 6)."""
+    max_steps: int | None = None
+    """Stop after this many steps, whatever `epochs` says."""
+    schedule: Literal["plateau", "multistep", "cosine", "constant"] = "plateau"
+    """"Decreases by a factor of 10 when the validation loss saturates" (Sec. 4.1.1)."""
+    warmup_epochs: float = 0.0
+    """Linear warm-up. The paper has none."""
+    milestones: tuple[int, ...] = (120, 160)
+    """Epochs at which `multistep` divides the rate."""
+    gamma: float = 0.1
+    """Factor of `plateau` and `multistep` (Sec. 4.1.1)."""
+    patience: int = 10
+    """Epochs without improvement before `plateau` acts. The paper does not say."""
+    threshold: float = 1e-3
+    """Relative improvement that counts. The paper does not say."""
+    min_lr: float = 1e-6
+    """Lowest rate of `plateau`. The paper does not say."""
+    clip_norm: float | None = None
+    """Largest gradient norm; none in the paper."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the encoder: `auto` is bf16 where the device has it, else fp32. Losses are always fp32."""
+    log_every: int = 10
+    """Steps from one log line to the next."""
+    checkpoint_every: int = 500
+    """Steps from one checkpoint to the next; one is also written at the end and on a signal."""
+    keep: int = 3
+    """Checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("batch", 1), ("lr_batch", 1), ("accumulate", 1), ("keep", 1), ("log_every", 1),
+                             ("checkpoint_every", 1), ("epochs", 0), ("lr", 0), ("weight_decay", 0), ("patience", 0),
+                             ("warmup_epochs", 0), ("min_lr", 0)):  # fmt: skip
+            if not getattr(self, name) >= lowest:
+                raise ConfigError(f"optim.{name} must be at least {lowest}, found {getattr(self, name)!r}.")
+        if self.max_steps is not None and self.max_steps < 0:
+            raise ConfigError(f"optim.max_steps counts steps, or is left out; found {self.max_steps}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(f"optim.clip_norm must be positive, or left out; found {self.clip_norm}.")
+
+    def part(self, world_size: int) -> int:
+        """Samples of one forward pass on one process.
+
+        Raises:
+            ConfigError: The batch cannot be divided so.
+        """
+        if self.batch % (self.accumulate * world_size):
+            raise ConfigError(
+                f"optim.batch {self.batch} cannot be divided into {self.accumulate} parts on {world_size} processes; "
+                "choose numbers that divide."
+            )
+        return self.batch // self.accumulate // world_size
+
+
+def learning_rate(cfg: OptimConfig, epoch: float, epochs: float, reduction: float = 1.0) -> float:
+    """Rate at a (fractional) epoch of `epochs`; `reduction` is what the plateau rule has multiplied it by so far.
+
+    >>> learning_rate(OptimConfig(lr=1.0, schedule="cosine", epochs=10), 5, 10)
+    0.5
+    """
+    ratio = cfg.batch / cfg.lr_batch
+    lr = cfg.lr * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[cfg.lr_scaling]
+    if epoch < cfg.warmup_epochs:
+        return lr * (epoch + 1e-8) / cfg.warmup_epochs
+    if cfg.schedule == "plateau":
+        return max(lr * reduction, min(cfg.min_lr, lr))
+    if cfg.schedule == "cosine":
+        share = (epoch - cfg.warmup_epochs) / max(1e-8, epochs - cfg.warmup_epochs)
+        return lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    if cfg.schedule == "multistep":
+        return lr * cfg.gamma ** sum(epoch >= milestone for milestone in cfg.milestones)
+    return lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """The plateau rule's memory; equal to `torch.optim.lr_scheduler.ReduceLROnPlateau` with a relative threshold."""
+
+    best: float = math.inf
+    """Lowest validation loss that counted as an improvement."""
+    stale: int = 0
+    """Epochs since."""
+    reduction: float = 1.0
+    """Product of all reductions."""
+
+
+def after_epoch(plateau: Plateau, loss: float, cfg: OptimConfig) -> Plateau:
+    """The rule's memory after an epoch with this validation loss."""
+    if loss < plateau.best * (1 - cfg.threshold):
+        return Plateau(best=loss, reduction=plateau.reduction)
+    stale = plateau.stale + 1
+    if stale > cfg.patience:
+        return Plateau(best=plateau.best, reduction=plateau.reduction * cfg.gamma)
+    return Plateau(best=plateau.best, stale=stale, reduction=plateau.reduction)
+
+
+def optimiser(parameters: Iterable[nn.Parameter], cfg: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for the parameters that learn."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if cfg.algorithm == "sgd":
+        return torch.optim.SGD(learning, cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay)
+    kind = torch.optim.Adam if cfg.algorithm == "adam" else torch.optim.AdamW
+    return kind(learning, cfg.lr, weight_decay=cfg.weight_decay)
+
+
+def arithmetic(cfg: OptimConfig, device: torch.device) -> torch.dtype:
+    """Number format of the encoder's arithmetic on a device."""
+    if cfg.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cfg.precision]
