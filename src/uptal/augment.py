@@ -132,15 +132,16 @@ def apply(
         Pictures in [0, 1]; a view whose memory is not in the order of its axes.
     """
     batch, (height, width) = len(frames), frames.shape[-2:]
-    rows = _resize_matrix(params.box[:, 0], params.box[:, 2], height, size)
-    columns = _resize_matrix(params.box[:, 1], params.box[:, 3], width, size)
-    blur = _blur_matrix(params.sigma, size)
+    box, flip, colour, sigma = map(torch.as_tensor, (params.box, params.flip, params.colour, params.sigma))
+    rows = _resize_matrix(box[:, 0], box[:, 2], height, size)
+    columns = _resize_matrix(box[:, 1], box[:, 3], width, size)
+    blur = _blur_matrix(sigma, size)
     rows, columns = blur @ rows, blur @ columns
-    columns = torch.where(params.flip[:, None, None], columns.flip(1), columns)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     rows_first = frames.reshape(batch, -1, 3, height, width).permute(0, 3, 2, 1, 4)
-    pictures = rows_first.to(rows.dtype, memory_format=torch.contiguous_format).view(batch, -1, width)
-    pictures = rows @ (pictures @ columns.transpose(1, 2)).view(batch, height, -1)
-    pictures = _recolour(pictures.view(batch, size, 3, -1, size), params.colour)
+    pictures = rows_first.to(rows.dtype, memory_format=torch.contiguous_format).contiguous()
+    pictures = rows @ (pictures.view(batch, -1, width) @ columns.transpose(1, 2)).view(batch, height, -1)
+    pictures = _recolour(pictures.view(batch, size, 3, -1, size), colour)
     return pictures.permute(0, 3, 2, 1, 4).unflatten(1, frames.shape[1:-3])
 
 
@@ -150,7 +151,7 @@ def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: Augmen
     area = rng.uniform(*cfg.area, tries)
     ratio = np.exp(rng.uniform(math.log(cfg.ratio[0]), math.log(cfg.ratio[1]), tries))
     height, width = np.sqrt(area * aspect / ratio), np.sqrt(area * ratio / aspect)
-    fits = (height <= 1) & (width <= 1)
+    fits = np.maximum(height, width) <= 1
     first = fits.argmax(1)
     pick = np.arange(count)
     closest = float(np.clip(aspect, *cfg.ratio))

@@ -60,8 +60,7 @@ def save(
     Raises:
         CheckpointError: The disk is full or cannot be written; earlier checkpoints are untouched.
     """
-    final = folder / f"step_{step:08d}"
-    draft = folder / f".step_{step:08d}.tmp"
+    final, draft = folder / _name(step), folder / f".{_name(step)}.tmp"
     if _whole(final):  # replacing it would need a moment without it
         return final
     try:
@@ -115,6 +114,8 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         meta = json.loads((path / "meta.json").read_text("utf-8"))
+        if path.name != _name(meta["step"]):
+            raise CheckpointError(f"{path}: damaged or renamed (its meta.json is of step {meta['step']}).")
         for name in _FILES:
             if digest(path / name) != meta["digests"][name]:
                 raise CheckpointError(
@@ -127,6 +128,10 @@ def load(path: Path) -> Checkpoint:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {reason}).") from error
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _whole(path: Path) -> bool:

@@ -1,8 +1,9 @@
-"""The `uptal` command: finds the sub-command, prints errors as one paragraph. Sub-commands are files of `uptal.commands`."""
+"""The `uptal` command: finds the sub-command (a file of `uptal.commands`) and prints errors as one paragraph."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -21,24 +22,35 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a sub-command; returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Runs a sub-command.
+
+    Args:
+        argv: Words of the command line after `uptal`; those of this process when None.
+
+    Returns:
+        The exit code: 0 success, 1 something the user can mend, 2 a wrong option, 130 interrupted.
+    """
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has left, such as `head`; what is still unwritten goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
-    if arguments[0] in ("-V", "--version"):
-        import uptal
-
-        print(f"uptal {uptal.__version__}")
-        return 0
     name = arguments[0]
-    if name not in COMMANDS:
-        import difflib
+    if name in ("-V", "--version"):
+        from uptal import __version__
 
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"Did you mean `uptal {near[0]}`?" if near else f"Commands: {', '.join(COMMANDS)}."
-        print(f"uptal: there is no command {name!r}. {hint}", file=sys.stderr)
-        return 2
+        print(f"uptal {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(f"uptal: there is no command {name!r}. {_meant(name)}", 2)
     return _run(name, arguments[1:])
 
 
@@ -47,26 +59,46 @@ def _run(name: str, arguments: list[str]) -> int:
 
     try:
         importlib.import_module(f"uptal.commands.{name}").main(arguments)
+    except SystemExit as leaving:  # the option parser has printed help or an error
+        return leaving.code if isinstance(leaving.code, int) else 0
     except UptalError as error:
-        print(f"uptal {name}: {error}", file=sys.stderr)
-        return 1
+        return _fail(f"uptal {name}: {error}", 1)
     except KeyboardInterrupt:
-        print(f"uptal {name}: interrupted.", file=sys.stderr)
-        return 130
+        return _fail(f"uptal {name}: interrupted.", 130)
     except BrokenPipeError:
-        return 1
+        raise
     except OSError as error:
-        print(
-            f"uptal {name}: the system refused {error.filename or 'an operation'} ({error.strerror or error}). Check the path, "
-            "its permissions and the space on the disk, then start the same command again; finished parts are kept.",
-            file=sys.stderr,
+        return _fail(
+            f"uptal {name}: the system refused {error.filename or 'an operation'} ({error.strerror or error}). Check "
+            "the path, its permissions and the space on the disk, then start the same command again; finished parts "
+            "are kept.",
+            1,
         )
-        return 1
     return 0
 
 
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _meant(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    return f"Did you mean `uptal {near[0]}`?" if near else f"Commands: {', '.join(COMMANDS)}."
+
+
 def _help() -> str:
-    lines = ["usage: uptal COMMAND [options]", "", "Pre-train a video encoder without labels; find actions in time.", ""]
+    lines = [
+        "usage: uptal COMMAND [options]",
+        "",
+        "Pre-train a video encoder without labels; find actions in time.",
+        "",
+    ]
     lines += [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
-    lines += ["", "`uptal COMMAND --help` lists a command's options with their defaults; `uptal --version` the version."]
+    lines += [
+        "",
+        "`uptal COMMAND --help` lists a command's options with their defaults; `uptal --version` the version.",
+    ]
     return "\n".join(lines)

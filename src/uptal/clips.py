@@ -130,7 +130,7 @@ def fitting_stride(num_frames: int, frames: int, stride: int) -> int:
     >>> fitting_stride(20, 8, 4)
     2
     """
-    return max(1, min(stride, (num_frames - 1) // max(1, frames - 1)))
+    return stride if frames == 1 else max(1, min(stride, (num_frames - 1) // (frames - 1)))
 
 
 def clip_frames(

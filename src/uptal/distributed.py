@@ -57,7 +57,8 @@ def average(tensors: list[Tensor]) -> None:
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
     parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -30,7 +30,9 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -39,11 +41,17 @@ class Progress:
         if not self.enabled:
             return
         if facts and "videos_per_s" in facts:
-            note = f"{note} {facts['videos_per_s']:.1f} videos/s, {100 * facts.get('data_wait', 0):.0f} % waiting for data"
+            note = (
+                f"{note} {facts['videos_per_s']:.1f} videos/s, {100 * facts.get('data_wait', 0):.0f} % waiting for data"
+            )
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
         elif now - self._last >= self.every:
             self._last = now
             left = (now - self._began) / max(1, done - self.start) * (self.total - done)
-            print(f"{self.title}: {done}/{self.total}, {left:.0f} s left, {note}".rstrip(", "), file=sys.stderr, flush=True)
+            print(
+                f"{self.title}: {done}/{self.total}, {left:.0f} s left, {note}".rstrip(", "),
+                file=sys.stderr,
+                flush=True,
+            )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class DivergenceError(UptalError):
     """A loss or gradient that is not a number; raised before the update, so weights are those before the step."""
 
 
+@runtime_checkable
 class Batch(Protocol):
     """What the loop knows of a batch."""
 
@@ -42,6 +43,7 @@ class Batch(Protocol):
     def to(self, device: torch.device) -> Any: ...
 
 
+@runtime_checkable
 class Data(Protocol):
     """Where batches come from; the same (epoch, position) always gives the same batches."""
 
@@ -51,6 +53,7 @@ class Data(Protocol):
     def validation_batches(self) -> Iterator[Any]: ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """A module that knows its loss. `after_step` runs once the optimiser has stepped."""
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from uptal.commands.options import new_parser
-from uptal.recipes.demo import demo, demo_videos
+from uptal.recipes.demo import demo
+from uptal.recipes.demo_own import demo_videos
 
 
 def main(arguments: list[str]) -> None:
     """Runs the demo and says where to look."""
-    parser = new_parser("demo", "Corpus, four encoders, features, BMN, evaluation, one page. About six minutes on two cores.")
+    parser = new_parser(
+        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. About six minutes on two cores."
+    )
     parser.add_argument("--out", default="demo", help="folder for everything")
-    parser.add_argument("--videos", help="folder of your own videos: features, similarity maps and a page, no labels needed")
-    parser.add_argument("--full", action="store_true", help="full-size BMN, more videos, more steps; takes the time it needs")
+    parser.add_argument(
+        "--videos", help="folder of your own videos: features, similarity maps and a page, no labels needed"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="full-size BMN, more videos, more steps; takes the time it needs"
+    )
     parser.add_argument("--steps", type=int, default=60, help="with --videos: training steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of encoders and heads")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")

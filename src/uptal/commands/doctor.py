@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("what", choices=["machine", "data"], nargs="?", default="machine", help="what to check")
     parser.add_argument("--videos", help="data: folder of videos")
     parser.add_argument("--annotations", help="data: annotations to compare with")
-    parser.add_argument("--decode", action="store_true", help="data: decode every video to its end (slow, finds damage inside)")
+    parser.add_argument(
+        "--decode", action="store_true", help="data: decode every video to its end (slow, finds damage inside)"
+    )
     parser.add_argument("--json", help="write the findings to a file")
     parsed = parser.parse_args(arguments)
     if parsed.what == "data" and not parsed.videos:

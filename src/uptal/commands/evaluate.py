@@ -42,11 +42,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--found", required=True, help="ActivityNet submission JSON")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="activitynet", help="whose rules")
     parser.add_argument("--json", help="file for the numbers")
-    parser.add_argument("--subset", help="subset of --truth (default: the protocol's; a file without subsets is used whole)")
+    parser.add_argument(
+        "--subset", help="subset of --truth (default: the protocol's; a file without subsets is used whole)"
+    )
     parser.add_argument("--blocked", help="file with one video id a line to leave out on both sides")
     parser.add_argument("--tiou", help="thresholds such as 0.3,0.4 instead of the protocol's")
     parser.add_argument("--max-proposals", default="100", help="average proposals a video that count, or none")
-    parser.add_argument("--unknown-labels", choices=["error", "false-positive"], default="error", help="labels that the truth lacks")
+    parser.add_argument(
+        "--unknown-labels", choices=["error", "false-positive"], default="error", help="labels that the truth lacks"
+    )
     parsed = parser.parse_args(arguments)
     protocol = PROTOCOLS[parsed.protocol]
     tious = numbers(parsed.tiou) if parsed.tiou else protocol.tious
@@ -54,7 +58,9 @@ def main(arguments: list[str]) -> None:
     subset = parsed.subset or (protocol.subset if any(v.subset == protocol.subset for v in truth.values()) else None)
     blocked = _ids(parsed.blocked)
     if parsed.task == "detection":
-        scores = detection_map(truth, found, tious=tious, subset=subset, blocked=blocked, unknown_labels=parsed.unknown_labels)
+        scores = detection_map(
+            truth, found, tious=tious, subset=subset, blocked=blocked, unknown_labels=parsed.unknown_labels
+        )
     else:
         most = _most(parsed.max_proposals)
         scores = proposal_recall(truth, found, tious=tious, subset=subset, blocked=blocked, max_proposals=most)
@@ -68,13 +74,20 @@ def main(arguments: list[str]) -> None:
 
 def _show(task: str, record: dict[str, Any]) -> None:
     table = Table(title=f"{task} ({record['protocol']})")
-    cells = record["mAP"] | {"average mAP": record["average_mAP"]} if "mAP" in record else record["AR"] | {"AUC": record["AUC"]}
+    cells = (
+        record["mAP"] | {"average mAP": record["average_mAP"]}
+        if "mAP" in record
+        else record["AR"] | {"AUC": record["AUC"]}
+    )
     for name in cells:
         table.add_column(name if not name.isdigit() else f"AR@{name}", justify="right")
     table.add_row(*(f"{100 * value:.2f}" for value in cells.values()))
     videos = record["videos"]
     Console().print(table)
-    print(f"per cent; {videos['truth']} videos in the truth, {videos['found']} in the result, {videos['missing']} missing from it")
+    print(
+        f"per cent; {videos['truth']} videos in the truth, {videos['found']} in the result, "
+        f"{videos['missing']} missing from it"
+    )
 
 
 def _ids(path: str | None) -> list[str]:

@@ -14,12 +14,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--weights", required=True, help="run folder, feature store or encoder.safetensors")
     parser.add_argument("--videos", required=True, help="folder of videos")
     parser.add_argument("--out", required=True, help="feature store to write or to complete")
-    parser.add_argument("--shard", type=str, default="1/1", help="i/n: only the i-th of n parts of the videos, for several machines")
-    parser.add_argument("--interval", type=int, help="frames from one clip to the next (default: frames x stride of a clip)")
+    parser.add_argument(
+        "--shard", type=str, default="1/1", help="i/n: only the i-th of n parts of the videos, for several machines"
+    )
+    parser.add_argument(
+        "--interval", type=int, help="frames from one clip to the next (default: frames x stride of a clip)"
+    )
     parser.add_argument("--batch", type=int, default=32, help="clips per forward pass")
     parser.add_argument("--threads", type=int, default=2, help="videos decoded at once")
     parser.add_argument("--backend", choices=["pyav", "torchcodec"], default="pyav", help="decoder")
-    parser.add_argument("--max-bad", type=float, default=0.01, help="share of videos (at least one) that may be unreadable")
+    parser.add_argument(
+        "--max-bad", type=float, default=0.01, help="share of videos (at least one) that may be unreadable"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--trust-imports", action="store_true", help="allow encoder classes from outside uptal")
     parsed = parser.parse_args(arguments)

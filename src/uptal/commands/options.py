@@ -1,4 +1,4 @@
-"""Command lines over frozen dataclasses: every field an option, `--config` a file, unknown names an error with a hint."""
+"""Command lines over frozen dataclasses: every field an option, `--config` a file, unknown names errors with hints."""
 
 from __future__ import annotations
 
@@ -7,29 +7,46 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from uptal.errors import ConfigError
 from uptal.recipes.settings import from_plain
 from uptal.run import flatten, plain
 
+if TYPE_CHECKING:  # the training loop brings torch, which most commands do without
+    from uptal.train import Outcome
+
 T = TypeVar("T")
+
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_UNKNOWN = (
+    r"[Uu]nrecognized arguments: -*([\w.\-]+)",
+    r"Group '([\w.]+)' does not accept option '([\w.\-]+)'",
+    r"[Kk]ey '([\w.\-]+)' is not expected",
+)
+"""How jsonargparse says that it does not know an option or a key of a file."""
 
 
 class Parser(ArgumentParser):
     """An argument parser whose errors are one paragraph and name the option that was meant."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = " ".join(str(message).split())
-        unknown = re.search(r"(?:[Uu]nrecognized arguments:|[Kk]ey|Group) '?-*([\w.\-]+)", text)
-        hint = ""
-        if unknown:
-            near = difflib.get_close_matches(unknown.group(1), [a.dest for a in self._actions], 1)
-            hint = f" Did you mean --{near[0]}?" if near else ""
-        self.exit(2, f"{self.prog}: {text.rstrip('.')}.{hint} `{self.prog} --help` lists the options.\n")
+        """Prints the paragraph and leaves with exit code 2."""
+        text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(str(message).split())).rstrip(".")
+        self.exit(2, f"{self.prog}: {text}.{self._meant(text)} `{self.prog} --help` lists the options.\n")
+
+    def _meant(self, text: str) -> str:
+        found = next((match for pattern in _UNKNOWN if (match := re.search(pattern, text))), None)
+        if found is None:
+            return ""
+        options = {option.lstrip("-"): option for action in self._actions for option in action.option_strings}
+        near = difflib.get_close_matches(".".join(found.groups()), options, 1)
+        return f" Did you mean {options[near[0]]}?" if near else ""
 
 
 def new_parser(prog: str, description: str) -> Parser:
@@ -51,6 +68,18 @@ def take_settings(parsed: Namespace, cls: type[T]) -> T:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     tree = parsed.as_dict()
     return from_plain(cls, {name: plain(tree[name]) for name in names})
+
+
+def describe(outcome: Outcome, run: str | Path) -> str:
+    """How training ended, in a line."""
+    if not outcome.finished:
+        return f"{run}: stopped and saved at step {outcome.steps}; the same command goes on from there"
+    if not outcome.new_steps and outcome.steps:
+        return (
+            f"{run}: finished before, at step {outcome.steps}; nothing was left to train. To go on, raise "
+            "--optim.epochs and --optim.max_steps, or choose another --run."
+        )
+    return f"{run}: {outcome.steps} steps in {outcome.seconds:.0f} s"
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uptal.annotations import read_labels
-from uptal.commands.options import add_settings, new_parser, read_yaml, take_settings
+from uptal.commands.options import add_settings, describe, new_parser, read_yaml, take_settings
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
@@ -21,12 +21,20 @@ def main(arguments: list[str]) -> None:
     defaults, stored = _recipe(arguments[0]) if named else (recipes.paper(), {})
     if "--small" in arguments:
         defaults = recipes.small(defaults)
-    parser = new_parser("pretrain", "Pre-trains a clip encoder on a folder of videos. Recipes: " + ", ".join(recipes.recipes()) + ".")
+    names = ", ".join(recipes.recipes())
+    parser = new_parser("pretrain", f"Pre-trains a clip encoder on a folder of videos. Recipes: {names}.")
     parser.add_argument("recipe", help="name of a recipe, or the config.yaml (or folder) of a run to repeat")
-    parser.add_argument("--videos", required="videos" not in stored, default=stored.get("videos"), help="folder of videos")
+    videos = stored.get("videos")
+    parser.add_argument("--videos", required=videos is None, default=videos, help="folder of videos")
     parser.add_argument("--run", required=True, help="run folder: settings, log, checkpoints, encoder")
-    parser.add_argument("--labels", help="CSV with the columns video,label, for recipes that learn from labels")
-    parser.add_argument("--resume", choices=["auto", "never"], default="auto", help="go on with the run in --run, or refuse to")
+    parser.add_argument(
+        "--labels",
+        default=stored.get("labels"),
+        help="CSV with the columns video,label, for recipes that learn from labels",
+    )
+    parser.add_argument(
+        "--resume", choices=["auto", "never"], default="auto", help="go on with the run in --run, or refuse to"
+    )
     parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
     parser.add_argument("--trust-imports", action="store_true", help="allow encoder classes from outside uptal")
     add_settings(parser, defaults)
@@ -36,12 +44,10 @@ def main(arguments: list[str]) -> None:
     if parsed.resume == "never" and any(run.glob("checkpoints/step_*")):
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
     labels = read_labels(parsed.labels) if parsed.labels else None
-    trust = parsed.trust_imports or any(argument.startswith("--encoder") for argument in arguments)
-    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust)
-    if outcome.finished:
-        print(f"{run}: {outcome.steps} steps in {outcome.seconds:.0f} s; the encoder is {run / 'encoder.safetensors'}")
-    else:
-        print(f"{run}: stopped and saved at step {outcome.steps}; the same command goes on from there", file=sys.stderr)
+    trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
+    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels)
+    print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
+    print(f"the encoder is {run / 'encoder.safetensors'}")
 
 
 def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
@@ -52,5 +58,5 @@ def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
     if path.suffix not in (".yaml", ".yml"):
         return recipes.recipe(name), {}
     values = read_yaml(path)
-    stored = {key: values.pop(key) for key in ("videos", "classes") if key in values}
+    stored = {key: values.pop(key, None) for key in ("videos", "labels", "files")}
     return from_plain(PretrainConfig, values), stored

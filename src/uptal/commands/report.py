@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> None:
     paths = find_videos(parsed.videos)
     named = [path for path in paths if path.stem in found] if parsed.found else paths
     if not named:
-        raise ConfigError(f"{parsed.found} names none of the {len(paths)} videos in {parsed.videos}; ids are file stems.")
+        raise ConfigError(
+            f"{parsed.found} names none of the {len(paths)} videos in {parsed.videos}; ids are file stems."
+        )
     panels = []
     for path in named[: parsed.max_videos]:
         read = store.read(path.stem) if store is not None and path.stem in store else None

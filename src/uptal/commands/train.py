@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from uptal.commands.options import add_settings, new_parser, take_settings
+from uptal.commands.options import add_settings, describe, new_parser, take_settings
 from uptal.errors import ConfigError
 from uptal.recipes.localize import LocalizeConfig, small, train_bmn
 
@@ -27,7 +27,4 @@ def main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     cfg = take_settings(parsed, LocalizeConfig)
     outcome = train_bmn(cfg, Path(parsed.features), Path(parsed.annotations), Path(parsed.run))
-    if outcome.finished:
-        print(f"{parsed.run}: {outcome.steps} steps in {outcome.seconds:.0f} s")
-    else:
-        print(f"{parsed.run}: stopped and saved at step {outcome.steps}; the same command goes on from there", file=sys.stderr)
+    print(describe(outcome, parsed.run), file=sys.stdout if outcome.finished else sys.stderr)

@@ -86,7 +86,10 @@ class BMNTask(nn.Module):
 
 
 def known_videos(store: FeatureStore, annotated: Mapping[str, Video], subset: str) -> tuple[list[Video], list[str]]:
-    """Annotated videos of a subset that the store holds, and the names of those that it lacks."""
-    wanted = [video for video in annotated.values() if video.subset == subset]
+    """Annotated videos of a subset that the store holds, and the names of those that it lacks.
+
+    Annotations that name no subset count as part of every one.
+    """
+    wanted = [video for video in annotated.values() if video.subset in (subset, "")]
     present = [video for video in wanted if video.id in store]
     return present, [video.id for video in wanted if video.id not in store]

@@ -1,7 +1,7 @@
 """Class scores from the same features: a linear classifier on the mean feature of a stretch of video.
 
-BMN finds where something happens; this says what. It stands in for the external video classifiers that published numbers
-rely on. Letters: M segments, D feature width, K classes.
+BMN finds where something happens; this says what. It stands in for the external video classifiers that published
+numbers rely on. Letters: M segments, D feature width, K classes.
 """
 
 from __future__ import annotations

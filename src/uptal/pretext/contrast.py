@@ -121,5 +121,5 @@ def info_nce(
 @torch.no_grad()
 def momentum_update(online: nn.Module, target: nn.Module, momentum: float) -> None:
     """Moves the target's parameters towards the online ones; buffers (BN statistics) are its own and stay."""
-    own, other = list(target.parameters()), [p.detach() for p in online.parameters()]
-    torch._foreach_lerp_(own, other, 1 - momentum)
+    for own, other in zip(target.parameters(), online.parameters(), strict=True):
+        own.lerp_(other, 1 - momentum)

@@ -22,12 +22,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from uptal import augment, video
+from uptal import augment
 from uptal.augment import AugmentConfig, AugmentParams
 from uptal.clips import TimelineConfig, draw_timeline
 from uptal.distributed import World
 from uptal.errors import ConfigError, VideoError
 from uptal.pixels import normalise
+from uptal.pretext.cache import DecodedVideos
 from uptal.pretext.synthesis import PasteConfig, Placement, derangements, draw_blend, paste
 from uptal.video import Quarantine
 
@@ -63,6 +64,8 @@ class DataConfig:
     """Seconds after which a silent worker is an error rather than a hang."""
     backend: str = "pyav"
     """Decoder: `pyav`, or `torchcodec` when installed."""
+    cache_mib: int = 0
+    """Memory in MiB that each loader process may fill with decoded videos, so that small corpora are decoded once."""
     max_bad: float = 0.01
     """Share of the videos (at least one) that may be unreadable before the run stops."""
 
@@ -141,6 +144,7 @@ class Videos(Dataset):
 
     def __init__(self, paths: Sequence[Path], data: DataConfig, paste_cfg: PasteConfig, aug: AugmentConfig, seed: int):
         self.paths, self.data, self.paste, self.aug, self.seed = paths, data, paste_cfg, aug, seed
+        self.decoded = DecodedVideos(data.resize, data.backend, data.cache_mib * 2**20)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -162,7 +166,7 @@ class Videos(Dataset):
             VideoError: The video cannot be read.
         """
         path, rng = self.paths[index], np.random.default_rng([self.seed, _SAMPLE, epoch, index])
-        info = video.probe(path)
+        info = self.decoded.probe(path)
         cfg, pasting = self.data.timeline, self.paste.source != "none"
         timeline = draw_timeline(rng, info.num_frames, cfg, paste=pasting, centred=epoch == _VALIDATION)
         most = cfg.region.max_clips
@@ -170,9 +174,9 @@ class Videos(Dataset):
         params = augment.draw(rng, cfg.views * 2, info.width / info.height, self.aug)
         wanted = [timeline.clips.ravel(), timeline.region.ravel()] if pasting else [timeline.clips.ravel()]
         distinct, where = np.unique(np.concatenate(wanted), return_inverse=True)
-        side, count = self.data.resize, timeline.clips.size
+        count = timeline.clips.size
         return Sample(
-            frames=video.read(path, distinct, (side, side), info=info, backend=self.data.backend),
+            frames=self.decoded.read(info, path, distinct.tolist()),
             clips=where[:count].reshape(timeline.clips.shape),
             region=where[count:].reshape(timeline.region.shape) if pasting else np.zeros_like(timeline.region),
             start=timeline.start,
@@ -210,7 +214,7 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch when every video is readable; an incomplete last batch is dropped."""
+        """Batches of one epoch; an incomplete last batch is dropped."""
         return len(self.training) // (self.batch * self.world.size)
 
     def batches(self, epoch: int, position: int = 0) -> Iterator[Batch]:

@@ -113,7 +113,9 @@ def visible(found: Detections, min_score: float | None) -> Detections:
         return best
     lowest = SHOWN * float(best.scores.max()) if min_score is None else min_score
     keep = best.scores >= lowest
-    labels = None if best.labels is None else tuple(label for label, kept in zip(best.labels, keep, strict=True) if kept)
+    labels = (
+        None if best.labels is None else tuple(label for label, kept in zip(best.labels, keep, strict=True) if kept)
+    )
     return Detections(best.segments[keep], best.scores[keep], labels)
 
 

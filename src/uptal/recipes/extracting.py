@@ -91,15 +91,20 @@ def copy_encoder(weights: Path, out: Path) -> None:
 
 
 def unique_stems(paths: Sequence[Path]) -> Sequence[Path]:
-    """The paths, whose stems must differ because features are stored by stem.
+    """The paths, whose stems must be different because features are stored by stem.
 
     Raises:
-        ConfigError: Naming the ones that do not.
+        ConfigError: Naming two that do not, or one that is called like the store's own file.
     """
+    reserved = [path for path in paths if path.stem == "encoder"]
+    if reserved:
+        raise ConfigError(
+            f"A feature store keeps its encoder under the name 'encoder': rename the video {reserved[0]}."
+        )
     twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if twice:
         both = " and ".join([str(path) for path in paths if path.stem == twice[0]][:2])
         raise ConfigError(
-            f"Features are stored by file stem, and {len(twice)} stems occur more than once, such as {both}. Rename one."
+            f"Features are stored by file stem, and {len(twice)} stems occur more than once: {both}. Rename one."
         )
     return paths

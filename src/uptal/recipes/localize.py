@@ -1,8 +1,8 @@
 """From a feature store and annotations to a localizer that stands alone, and from there to detections.
 
-    RUN/localizer.safetensors/json  BMN, class-score classifier, labels, settings
-    RUN/encoder.safetensors/json    the encoder that the features came from
-    RUN/features.json               how features are laid on a video
+RUN/localizer.safetensors/json  BMN, class-score classifier, labels, settings
+RUN/encoder.safetensors/json    the encoder that the features came from
+RUN/features.json               how features are laid on a video
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LocalizeConfig:
     subset: str = "training"
     """Subset of the annotations to train on."""
     class_scores: Literal["video", "segment"] = "video"
-    """Classes of a whole video times proposal scores, as published numbers do, or classes of each proposal by itself."""
+    """Classes of a whole video times proposal scores, as published numbers have it, or classes of each proposal."""
     top_classes: int = 2
     """Classes that every proposal is written out with."""
     classifier_decay: float = 1e-2
@@ -181,7 +181,9 @@ def load_localizer(path: Path) -> Localizer:
         record = json.loads((path / "localizer.json").read_text("utf-8"))
         description = json.loads((path / "features.json").read_text("utf-8"))
         if record["kind"] != "bmn" or digest(weights) != record["sha256"]:
-            raise CheckpointError(f"{weights}: damaged, or not a BMN ({record['kind']}). Train it again or copy it again.")
+            raise CheckpointError(
+                f"{weights}: damaged, or not a BMN ({record['kind']}). Train it again or copy it again."
+            )
         settings = from_plain(LocalizeConfig, record["settings"])
         tensors = load_file(weights)
         model = BMN(settings.bmn)
@@ -197,7 +199,9 @@ def load_localizer(path: Path) -> Localizer:
     return Localizer(model.eval(), classifier.eval(), settings, description, path)
 
 
-def predict(localizer: Localizer, features: Sequence[Features], *, proposals_only: bool = False) -> dict[str, Detections]:
+def predict(
+    localizer: Localizer, features: Sequence[Features], *, proposals_only: bool = False
+) -> dict[str, Detections]:
     """Detections (or class-agnostic proposals) of each video, in seconds, best first."""
     settings, found = localizer.settings, {}
     for begin in range(0, len(features), 16):

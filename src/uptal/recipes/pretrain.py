@@ -172,7 +172,7 @@ DEMO_STEPS = {"demo": 120, "demo_moco": 60, "demo_tac": 80}
 
 def small(cfg: PretrainConfig) -> PretrainConfig:
     """The laptop's twin of a recipe: the slim encoder, 48-pixel clips, a batch of 16 and a queue of a few batches."""
-    data = replace(cfg.data, resize=56, val_videos=0, workers=1)
+    data = replace(cfg.data, resize=56, val_videos=0, workers=1, cache_mib=512)
     aug = replace(cfg.aug, size=48, sigma=(0.1, 1.0), area=(0.4, 1.0))
     head = replace(cfg.head, hidden=128, width=64, ft_width=64)
     contrast = replace(cfg.contrast, queue=96, momentum=0.99)

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: builds encoder, task and loader, trains, and leaves the encoder in the run."""
+"""From a configuration to a finished run: builds encoder, task and loader, trains, leaves the encoder in the run."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def pretrain(
             run.write_environment(device=str(device), videos=len(paths), processes=place.size)
         torch.manual_seed(cfg.seed)
         backbone = _backbone(cfg, trust)
-        task = _task(cfg, backbone, classes).to(device, memory_format=torch.channels_last_3d)
-        task = synchronise_batch_norm(task) if place.size > 1 else task
+        task = _task(cfg, backbone, classes)
+        task.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        synchronise_batch_norm(task)
         quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
         outcome = _train(cfg, task, paths, classes, quarantine, run, device, place)
         if main:
@@ -78,7 +79,10 @@ def _train(
     device: torch.device,
     place: World,
 ) -> Outcome:
-    if 0 in (cfg.optim.max_steps, cfg.optim.epochs):  # random initialisation: whatever the videos, there is nothing to do
+    if 0 in (
+        cfg.optim.max_steps,
+        cfg.optim.epochs,
+    ):  # random initialisation: whatever the videos, there is nothing to do
         return Outcome(0, 0.0, True, 0)
     _check_validation(cfg, place)
     pasting = cfg.paste if cfg.method == "pal" else replace(cfg.paste, source="none")
@@ -95,8 +99,8 @@ def _check_validation(cfg: PretrainConfig, place: World) -> None:
     count, needed = cfg.data.val_videos, cfg.optim.part(place.size) * place.size
     if 0 < count < needed:
         raise ConfigError(
-            f"data.val_videos {count} is less than a batch of {needed}, so there would be no validation loss. Use 0 or at "
-            f"least {needed}."
+            f"data.val_videos {count} is less than a batch of {needed}, so there would be no validation loss. Use 0 or "
+            f"at least {needed}."
         )
     if not count and cfg.optim.schedule == "plateau":
         raise ConfigError(

@@ -43,18 +43,18 @@ class Action:
     backward: bool = False
     """Run through in the opposite direction: the same poses and joint speeds, another order."""
 
-    def poses(self, phase: Float[np.ndarray, " F"], amplitude: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F 12"]:
-        """Poses at increasing phases; `amplitude` scales the way from the mean pose of the period."""
+    def poses(self, phase: Float[np.ndarray, " F"], amplitude: Float[np.ndarray, "F #J"]) -> Float[np.ndarray, "F 12"]:
+        """Poses at increasing phases; `amplitude` scales the way from the mean pose, joint by joint."""
         signed = -phase if self.backward else phase
         centre = _mean_pose(self.curve)
-        poses = centre + amplitude[:, None] * (self.curve(signed) - centre)
+        poses = centre + amplitude * (self.curve(signed) - centre)
         poses[:, list(SHOULDERS)] += (2 * pi * self.winding * signed)[:, None]
         return poses
 
     def path_lengths(self) -> dict[str, float]:
         """How far each limb travels in one period, in body heights."""
         phase = np.linspace(0.0, 1.0, 129)
-        steps = np.abs(np.diff(self.poses(phase, np.ones_like(phase)), axis=0)) * REACH
+        steps = np.abs(np.diff(self.poses(phase, np.ones((129, 1))), axis=0)) * REACH
         return {limb: float(np.hypot(*steps[:, columns].T).sum()) for limb, columns in LIMBS.items()}
 
 
@@ -95,9 +95,9 @@ def _circle(phase):
     return _pose(
         phase,
         left_arm=(0.0, 0.25 + 0.2 * _wave(phase)),
-        left_leg=(0.12 + 0.8 * left, 0.15 + 0.5 * left),
-        right_leg=(0.12 + 0.8 * right, 0.15 + 0.5 * right),
-        trunk=(-0.14 * _wave(phase), 0.1 * _wave(phase)),
+        left_leg=(0.12 + 0.72 * left, 0.15 + 0.4 * left),
+        right_leg=(0.12 + 0.72 * right, 0.15 + 0.4 * right),
+        trunk=(-0.25 * _wave(phase), 0.12 * _wave(phase)),
         root=(-0.03 * _wave(phase), 0.0),
     )
 
@@ -106,9 +106,9 @@ def _fling(phase):
     up = _surge(phase)
     return _pose(
         phase,
-        left_arm=(0.3 + 2.2 * up, 0.8 - 0.7 * up),
-        left_leg=(0.8 - 0.65 * up, 1.3 - 1.2 * up),
-        root=(0.0, 0.05 * up),
+        left_arm=(0.3 + 2.1 * up, 0.6 - 0.5 * up),
+        left_leg=(0.65 - 0.55 * up, 1.0 - 0.9 * up),
+        root=(0.0, 0.1 * up),
     )
 
 
@@ -116,9 +116,9 @@ def _star_jump(phase):
     up = _breath(phase)
     return _pose(
         phase,
-        left_arm=(0.4 + 1.9 * up, 0.1 + 0.4 * up),
-        left_leg=(0.08 + 0.5 * up, 0.25 * (1 - up)),
-        root=(0.0, 0.13 * np.abs(_wave(phase / 2))),
+        left_arm=(0.4 + 2.0 * up, 0.1 + 0.3 * up),
+        left_leg=(0.1 + 0.3 * up, 0.2 * (1 - up)),
+        root=(0.0, 0.17 * np.abs(_wave(phase / 2))),
     )
 
 
@@ -126,22 +126,22 @@ def _kick(phase):
     left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(1.1 - 1.0 * _wave(phase), 0.5 - 0.3 * _wave(phase)),
-        right_arm=(1.1 + 1.0 * _wave(phase), 0.5 + 0.3 * _wave(phase)),
-        left_leg=(0.1 + 1.0 * left, 0.1),
-        right_leg=(0.1 + 1.0 * right, 0.1),
-        trunk=(-0.22 * _wave(phase), 0.1 * _wave(phase)),
+        left_arm=(1.4 - 0.9 * _wave(phase), 0.2 - 0.2 * _wave(phase)),
+        right_arm=(1.4 + 0.9 * _wave(phase), 0.2 + 0.2 * _wave(phase)),
+        left_leg=(0.1 + 0.8 * left, 0.1),
+        right_leg=(0.1 + 0.8 * right, 0.1),
+        trunk=(-0.3 * _wave(phase), 0.1 * _wave(phase)),
     )
 
 
-def _overhead_wave(phase):
-    side = _wave(phase)
+def _arm_wave(phase):
+    side, late = _wave(phase), _wave(phase, -0.25)
     return _pose(
         phase,
-        left_arm=(2.5 + 0.6 * side, 0.2 + 0.6 * side),
-        right_arm=(2.5 - 0.6 * side, 0.2 - 0.6 * side),
-        left_leg=(0.4 - 0.45 * side, 0.5 - 0.35 * side),
-        right_leg=(0.4 + 0.45 * side, 0.5 + 0.35 * side),
+        left_arm=(1.4 + 1.0 * side, 0.1 + 0.9 * late),
+        right_arm=(1.4 - 1.0 * side, 0.1 - 0.9 * late),
+        left_leg=(0.3 - 0.2 * side, 0.35 - 0.2 * side),
+        right_leg=(0.3 + 0.2 * side, 0.35 + 0.2 * side),
         trunk=(0.1 * side, 0.15 * side),
         root=(0.05 * side, 0.0),
     )
@@ -152,10 +152,10 @@ def _clap(phase):
     left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(0.35 + 1.3 * apart, -2.0 + 1.8 * apart),
-        left_leg=(0.1 + 0.5 * left, 1.1 * left),
-        right_leg=(0.1 + 0.5 * right, 1.1 * right),
-        trunk=(-0.1 * _wave(phase), 0.15 * _wave(phase)),
+        left_arm=(0.35 + 1.9 * apart, -2.0 + 2.0 * apart),
+        left_leg=(0.1 + 0.68 * left, 1.45 * left),
+        right_leg=(0.1 + 0.68 * right, 1.45 * right),
+        trunk=(-0.15 * _wave(phase), 0.15 * _wave(phase)),
         root=(-0.03 * _wave(phase), 0.0),
     )
 
@@ -164,8 +164,8 @@ def _squat(phase):
     down = _surge(phase)
     return _pose(
         phase,
-        left_arm=(0.3 + 2.3 * down, 0.2 + 0.3 * down),
-        left_leg=(0.1 + 0.75 * down, 0.1 + 1.45 * down),
+        left_arm=(0.3 + 2.2 * down, 0.2 + 0.3 * down),
+        left_leg=(0.1 + 0.85 * down, 0.1 + 1.65 * down),
         trunk=(0.0, 0.1 * down),
     )
 
@@ -174,10 +174,10 @@ def _lean(phase):
     side = _wave(phase)
     return _pose(
         phase,
-        left_arm=(1.5 + 0.6 * side, 0.1),
-        right_arm=(1.5 - 0.6 * side, 0.1),
-        left_leg=(0.4 - 0.4 * side, 0.3 - 0.3 * side),
-        right_leg=(0.4 + 0.4 * side, 0.3 + 0.3 * side),
+        left_arm=(1.4 + 0.8 * side, 0.1),
+        right_arm=(1.4 - 0.8 * side, 0.1),
+        left_leg=(0.4 - 0.36 * side, 0.3 - 0.27 * side),
+        right_leg=(0.4 + 0.36 * side, 0.3 + 0.27 * side),
         trunk=(0.25 * side, 0.15 * side),
     )
 
@@ -186,11 +186,11 @@ def _march(phase):
     left, right = _lift(phase), _lift(phase, 0.5)
     return _pose(
         phase,
-        left_arm=(0.3 + 1.3 * right, -0.5 - 0.9 * right),
-        right_arm=(0.3 + 1.3 * left, -0.5 - 0.9 * left),
-        left_leg=(0.05 + 0.8 * left, 1.55 * left),
-        right_leg=(0.05 + 0.8 * right, 1.55 * right),
-        trunk=(-0.08 * _wave(phase), 0.1 * _wave(phase)),
+        left_arm=(0.3 + 2.1 * right, -0.2 - 1.0 * right),
+        right_arm=(0.3 + 2.1 * left, -0.2 - 1.0 * left),
+        left_leg=(0.05 + 0.6 * left, 1.2 * left),
+        right_leg=(0.05 + 0.6 * right, 1.2 * right),
+        trunk=(-0.1 * _wave(phase), 0.1 * _wave(phase)),
         root=(-0.03 * _wave(phase), 0.02 * np.abs(_wave(phase))),
     )
 
@@ -202,7 +202,7 @@ ACTIONS = (
     Action(name="fling_down", curve=_fling, backward=True),
     Action(name="star_jump", curve=_star_jump),
     Action(name="kick", curve=_kick),
-    Action(name="wave", curve=_overhead_wave),
+    Action(name="arm_wave", curve=_arm_wave),
     Action(name="clap", curve=_clap),
     Action(name="squat_drop", curve=_squat),
     Action(name="squat_spring", curve=_squat, backward=True),

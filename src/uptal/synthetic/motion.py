@@ -18,17 +18,17 @@ from uptal.synthetic.actions import ACTIONS, LIMBS, NUM_JOINTS, REACH, SHOULDERS
 from uptal.synthetic.config import CorpusConfig
 from uptal.synthetic.tempo import limb_speed, pace
 
-_IDLE_CALIBRATION = 1.0
+_IDLE_CALIBRATION = 1.12
 """Knot-to-knot speed that makes idle motion brush over as many pixels as the actions do."""
-_BURSTS = 0.45
+_BURSTS = 0.0
 """Logarithm of how much idle limbs hurry and rest together; no slower than an action does within its period."""
 _STEPS = 8
 """Knots of an idle limb in the period of the action that it borrows from."""
-_TURN = 1.5
+_TURN = 0.0
 """How often an idle limb turns round in that period, on average."""
 _EASE = 4
 """Frames around a boundary within which the limbs, one after the other, enter or leave an action."""
-_TWINS = {"right arm": "left arm", "right leg": "left leg"}
+_GROUPS = (("left arm", "right arm"), ("left leg", "right leg"), ("trunk",), ("root",))
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ class _Knot:
     """Body heights a frame at which the limb changes over from another action."""
     first: bool
     """The first knot of its action."""
+
+
+@dataclass(frozen=True)
+class _Loan:
+    """The action that idle limbs borrow from for a while, and the frames from one knot to the next."""
+
+    label: int
+    frames: Float[np.ndarray, " K"]
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,16 @@ def _perform(instance: Instance, tempo: float, config: CorpusConfig, rng: np.ran
     period = tempo * pace(config.num_classes)[instance.label]
     drift = config.period_drift * smooth_noise(num_frames, 1.5 * tempo, rng)
     phase = rng.uniform() + np.cumsum(np.exp(drift) / period)
-    scale = config.amplitude_drift * (smooth_noise(num_frames, tempo, rng) + rng.standard_normal()) / np.sqrt(2)
-    return action.poses(phase, np.clip(1 + scale, 0.7, 1.3))
+    amplitude = np.empty((num_frames, NUM_JOINTS))
+    for columns in LIMBS.values():
+        amplitude[:, columns] = _vary(num_frames, tempo, config, rng)
+    return action.poses(phase, amplitude)
+
+
+def _vary(count: int, period: float, config: CorpusConfig, rng: np.random.Generator) -> Float[np.ndarray, "F 1"]:
+    """Amplitudes of one limb that drift from period to period."""
+    drift = 0.8 * smooth_noise(count, 0.6 * period, rng) + 0.6 * rng.standard_normal()
+    return np.clip(1 + config.amplitude_drift * drift, 0.5, 1.5)[:, None]
 
 
 def _handovers(instances: Sequence[Instance], num_frames: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -130,28 +146,41 @@ def _weave(
 def _wander_all(
     num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator
 ) -> dict[str, list[_Knot]]:
-    """Idle knots of every limb, enough for any gap; twins may share theirs."""
+    """Idle knots of every limb, enough for any gap.
+
+    Two arms (two legs) borrow from the same actions at the same times, because in an action they move equally much;
+    with probability `idle_symmetry` they even go the same way.
+    """
     knots: dict[str, list[_Knot]] = {}
-    for limb in LIMBS:
-        twin = _TWINS.get(limb)
-        shared = rng.uniform() < config.idle_symmetry
-        knots[limb] = knots[twin] if twin and shared else _wander(limb, num_frames, tempo, config, rng)
+    for group in _GROUPS:
+        loans = _borrow(num_frames, tempo, config, rng)
+        alike = rng.uniform() < config.idle_symmetry
+        for limb in group:
+            copied = alike and limb != group[0]
+            knots[limb] = knots[group[0]] if copied else _wander(limb, loans, tempo, config, rng)
     return knots
 
 
-def _wander(limb: str, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Knot]:
+def _borrow(num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Loan]:
+    """Actions to borrow from one after the other, for half as long again as needed."""
+    loans, total = [], 0.0
+    while total < 1.5 * num_frames + 2 * tempo:
+        label, count = int(rng.integers(config.num_classes)), int(rng.integers(_STEPS - 2, 2 * _STEPS))
+        step = tempo * pace(config.num_classes)[label] / (_STEPS * _IDLE_CALIBRATION * config.idle_speed)
+        frames = step * np.exp(config.period_drift * smooth_noise(count, 1.5 * _STEPS, rng))
+        loans.append(_Loan(label, frames))
+        total += frames.sum()
+    return loans
+
+
+def _wander(limb: str, loans: list[_Loan], tempo: float, config: CorpusConfig, rng: np.random.Generator) -> list[_Knot]:
     """The limb follows its part of one action for a while, then that of another, to and fro at random."""
     knots: list[_Knot] = []
-    while sum(knot.frames for knot in knots) < 1.5 * num_frames + 2 * tempo:
-        label = int(rng.integers(config.num_classes))
-        count = int(rng.integers(_STEPS, 4 * _STEPS))
-        steps = tempo * pace(config.num_classes)[label] / (_STEPS * _IDLE_CALIBRATION * config.idle_speed)
-        frames = steps * np.exp(config.period_drift * smooth_noise(count, 1.5 * _STEPS, rng))
-        poses = _to_and_fro(ACTIONS[label], count, config, rng)[:, LIMBS[limb]]
-        speed = limb_speed(limb, label, tempo, config.num_classes)
-        knots += [
-            _Knot(pose, float(time), speed, n == 0) for n, (pose, time) in enumerate(zip(poses, frames, strict=True))
-        ]
+    for loan in loans:
+        poses = _to_and_fro(ACTIONS[loan.label], len(loan.frames), config, rng)[:, LIMBS[limb]]
+        speed = limb_speed(limb, loan.label, tempo, config.num_classes)
+        steps = zip(poses, loan.frames.tolist(), strict=True)
+        knots += [_Knot(pose, frames, speed, place == 0) for place, (pose, frames) in enumerate(steps)]
     return knots
 
 
@@ -161,8 +190,7 @@ def _to_and_fro(
     """Poses of an action that turns round every now and then: its poses and speeds without its order."""
     turns = np.where(rng.uniform(size=count) < _TURN / _STEPS, -1, 1)
     phase = rng.uniform() + np.cumsum(rng.choice([-1, 1]) * np.cumprod(turns)) / _STEPS
-    scale = config.amplitude_drift * (smooth_noise(count, _STEPS, rng) + rng.standard_normal()) / np.sqrt(2)
-    return action.poses(phase, config.idle_amplitude * np.clip(1 + scale, 0.7, 1.3))
+    return action.poses(phase, config.idle_amplitude * _vary(count, _STEPS, config, rng))
 
 
 def _idle(

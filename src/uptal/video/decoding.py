@@ -47,10 +47,6 @@ class _Unexpected(Exception):
     """The quick way met something that only the careful way can judge."""
 
 
-class _OutOfOrder(_Unexpected):
-    """Frames left the decoder in another order than their time stamps say, so the stamps are wrong."""
-
-
 def stored_pictures(
     info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int = 1
 ) -> Iterator[tuple[int, Picture]]:
@@ -66,16 +62,16 @@ def stored_pictures(
         VideoError: The file cannot be decoded, or more than 1 % of its frames are lost. Up to 1 %, a lost frame shows
             the picture before it.
     """
-    done, by_stamp = 0, info.stamps is not None
-    if by_stamp:
+    done = 0
+    if info.stamps is not None:
         try:
             for index, picture in _quick(info, wanted, size, threads):
                 yield index, picture
                 done += 1
             return
-        except (_Unexpected, VideoError) as error:
-            by_stamp = not isinstance(error, _OutOfOrder)
-    yield from _careful(info, wanted[done:], size, threads, by_stamp)
+        except (_Unexpected, VideoError):
+            pass  # the careful way finds out what it was
+    yield from _careful(info, wanted[done:], size, threads)
 
 
 def plan(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -128,8 +124,6 @@ def _by_stamp(container: InputContainer, stream: VideoStream, wanted: list[int])
         for frame in _decode(packet):
             if frame.pts is None or frame.is_corrupt:
                 raise _Unexpected
-            if last is not None and last.pts is not None and frame.pts <= last.pts:
-                raise _OutOfOrder
             while pending and pending[0] < frame.pts and pending[0] in unchanged and last is not None:
                 pending.popleft()
                 yield last
@@ -152,12 +146,12 @@ def _decode(packet: Packet) -> list[VideoFrame]:
 
 
 def _careful(
-    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int, by_stamp: bool
+    info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], threads: int
 ) -> Iterator[tuple[int, Picture]]:
     converter = VideoReformatter()
     pending, last, upcoming, lost = deque(wanted), None, 0, 0
     with opened(info.path, threads) as (container, stream):
-        for index, frame in _every_frame(container, stream, info, by_stamp):
+        for index, frame in _every_frame(container, stream, info):
             lost += index - upcoming + frame.is_corrupt
             _check_damage(info, lost, upcoming)
             while pending and pending[0] <= index:
@@ -171,14 +165,13 @@ def _careful(
             yield pending.popleft(), _to_rgb(converter, last, size)
 
 
-def _every_frame(
-    container: InputContainer, stream: VideoStream, info: VideoInfo, by_stamp: bool
-) -> Iterator[tuple[int, VideoFrame]]:
+def _every_frame(container: InputContainer, stream: VideoStream, info: VideoInfo) -> Iterator[tuple[int, VideoFrame]]:
     """All frames that can be decoded, numbered by their time stamps or by counting; lost ones are left out.
 
     Where the file itself says that the picture stays as it is, the frame before is given once more.
     """
-    index_of = {stamp: index for index, stamp in enumerate(info.stamps.tolist())} if info.stamps is not None else {}
+    by_stamp = info.stamps is not None
+    index_of = {} if info.stamps is None else {stamp: index for index, stamp in enumerate(info.stamps.tolist())}
     unchanged: set[int | None] = set()
     last, upcoming = None, 0
     for packet in container.demux(stream):

@@ -200,8 +200,7 @@ def _timeline(stream: VideoStream, survey: _Survey) -> _Timeline:
 def _can_trust(stream: VideoStream, pts: list[int | None]) -> bool:
     """Whether time stamps tell decoded frames apart; AVI has none, and FFmpeg's guess fails for H.264 with B-frames."""
     guessed = "avi" in stream.container.format.name and stream.codec.canonical_name in ("h264", "hevc")
-    reordered = bool(stream.codec_context.has_b_frames)
-    return None not in pts and len(set(pts)) == len(pts) and not (guessed and reordered)
+    return None not in pts and len(set(pts)) == len(pts) and not guessed
 
 
 def _nominal_rate(stream: VideoStream) -> float:

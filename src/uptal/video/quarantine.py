@@ -117,9 +117,11 @@ def _append(file: Path, entry: dict[str, str]) -> None:
     """Adds one line in one write, so that lines of several processes never mix."""
     line = (json.dumps(entry) + "\n").encode()
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line)
+            end = os.lseek(handle, 0, os.SEEK_END)
+            torn = end > 0 and os.pread(handle, 1, end - 1) != b"\n"  # a run was killed in the midst of a line
+            os.write(handle, b"\n" + line if torn else line)
         finally:
             os.close(handle)
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch.nn.functional import interpolate
 
 from uptal.errors import ConfigError
@@ -64,7 +65,9 @@ def _decoder_type():
     return VideoDecoder
 
 
-def _as_stored(info: VideoInfo, picture: Picture, size: tuple[int, int]) -> Picture:
+def _as_stored(
+    info: VideoInfo, picture: UInt8[np.ndarray, "C height width"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "C H W"]:
     """Takes back the turn that torchcodec has applied (it knows quarter turns, but no mirror images), and scales."""
     stored = np.rot90(picture, -info.rotation // 90, axes=(1, 2))
     if stored.shape[1:] == size:

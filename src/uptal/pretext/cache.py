@@ -1,0 +1,49 @@
+"""Videos kept decoded in memory, for corpora small enough: each is decoded once instead of once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from uptal import video
+from uptal.video import VideoInfo
+
+
+class DecodedVideos:
+    """Reads frames at one size, and keeps whole videos until the budget is used up; the frames are the same either way.
+
+    A cache belongs to one process: every loader worker fills its own.
+    """
+
+    def __init__(self, side: int, backend: str, budget: int):
+        """Keeps up to `budget` bytes of pictures of `side` by `side` pixels; 0 keeps nothing."""
+        self.side, self.backend, self.free = side, backend, budget
+        self._kept: dict[Path, tuple[VideoInfo, Tensor]] = {}
+
+    def probe(self, path: Path) -> VideoInfo:
+        """What the video holds.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        return self._kept[path][0] if path in self._kept else video.probe(path)
+
+    def read(self, info: VideoInfo, path: Path, indices: Sequence[int]) -> UInt8[Tensor, "F C S S"]:
+        """Frames of a video, squeezed to the square.
+
+        Raises:
+            VideoError: They cannot be decoded.
+        """
+        needed = info.num_frames * 3 * self.side**2
+        if path not in self._kept and needed <= self.free:
+            self._kept[path] = info, self._decode(info, path, range(info.num_frames))
+            self.free -= needed
+        if path in self._kept:
+            return self._kept[path][1][list(indices)]
+        return self._decode(info, path, indices)
+
+    def _decode(self, info: VideoInfo, path: Path, indices: Sequence[int]) -> UInt8[Tensor, "F C S S"]:
+        return video.read(path, indices, (self.side, self.side), info=info, backend=self.backend)
