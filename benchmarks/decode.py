@@ -118,7 +118,7 @@ def report(paths: list[Path], size: tuple[int, int], repeats: int) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--videos", type=Path, help="folder of videos (default: two are made)")
     parser.add_argument("--size", type=int, default=112, help="height and width of the pictures (default: 112)")
     parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many counts (default: 5)")

@@ -19,12 +19,18 @@ pytestmark = pytest.mark.golden
 
 FORWARD = 1e-4
 """Largest error allowed, relative to the largest entry: other order of summation through 57 layers in float32."""
-BATCH_STATISTICS = 5e-3
-"""The same for features in training mode: the last layers see eight numbers a channel, and norms over so few magnify
-rounding. The stored float32 values are themselves 9e-4 away from this network in float64; with two threads, which pick
-the kernels that the original ran on, they are met bit for bit."""
-GRADIENT = 2e-2
-"""The same for norms of gradients, which are 3e-3 away from float64 and 7e-3 from another memory format."""
+GRADIENT = 1e-3
+"""Largest relative error of a gradient's norm."""
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """The kernels that the original ran on. In training mode the last layers normalise over eight numbers a channel,
+    which magnifies rounding: with one thread, another order of summation moves the features by 4e-4."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def drawn(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -118,7 +124,7 @@ def check_training_step(model: I3D, x: torch.Tensor, stored: dict[str, np.ndarra
     pooled = model.train()(x)
     loss = pooled.square().mean()
     loss.backward()
-    assert error(pooled, stored["train/pooled"]) < BATCH_STATISTICS
+    assert error(pooled, stored["train/pooled"]) < FORWARD
     assert error(loss, stored["train/loss"]) < FORWARD
     with_gradient = dict(model.named_parameters())
     for key in (key for key in stored if key.startswith("train/gradnorm/")):

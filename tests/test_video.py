@@ -262,8 +262,8 @@ def test_real_videos_decode_the_same_alone_and_in_one_pass(real_videos):
 def torchcodec():
     try:
         with_torchcodec._decoder_type()
-    except ConfigError as error:
-        pytest.skip(f"torchcodec is not at hand: {str(error).splitlines()[0][:120]}")
+    except ConfigError:
+        pytest.skip("torchcodec is not installed, or finds no system FFmpeg; it is an option")
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -194,3 +194,11 @@ def forked(work: Callable[[], Any]) -> Child:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def wait_for(holds: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Returns once `holds` is true."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)

@@ -151,7 +151,7 @@ def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: Augmen
     area = rng.uniform(*cfg.area, tries)
     ratio = np.exp(rng.uniform(math.log(cfg.ratio[0]), math.log(cfg.ratio[1]), tries))
     height, width = np.sqrt(area * aspect / ratio), np.sqrt(area * ratio / aspect)
-    fits = np.maximum(height, width) <= 1
+    fits = np.less_equal(np.maximum(height, width), 1)
     first = fits.argmax(1)
     pick = np.arange(count)
     closest = float(np.clip(aspect, *cfg.ratio))

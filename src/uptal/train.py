@@ -255,8 +255,8 @@ def _resume(learner: _Learner, run: RunFolder, main: bool) -> _State:
         torch.set_rng_state(found.train["random"]["cpu"])
         if torch.cuda.is_available() and len(found.train["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(found.train["random"]["cuda"])
-        state = _State(**found.train["state"])
-        state.plateau = Plateau(**found.train["state"]["plateau"])
+        stored = found.train["state"]
+        state = _State(**{**stored, "plateau": Plateau(**stored["plateau"])})
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()[:40])
         raise CheckpointError(

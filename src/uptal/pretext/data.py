@@ -233,12 +233,7 @@ class Loader:
         yield from self._assemble(_VALIDATION, self.validation, 0, fixed=True)
 
     def _assemble(self, epoch: int, order: Int[np.ndarray, " N"], position: int, fixed: bool) -> Iterator[Batch]:
-        step = self.batch * self.world.size
-        share = order[: len(order) // step * step][self.world.rank :: self.world.size]
-        spares = np.random.default_rng([self.videos.seed, _ORDER, epoch, self.world.rank + 1]).choice(
-            order, (len(share), _SPARES)
-        )
-        self._order.epoch, self._order.candidates = epoch, np.column_stack([share, spares])[position:]
+        self._order.epoch, self._order.candidates = epoch, self._candidates(order)[position:]
         waiting: list[Sample] = []
         for drawn in self._samples:
             position += 1
@@ -247,6 +242,15 @@ class Loader:
                 rng = np.random.default_rng([self.videos.seed, _PAIRS, epoch, position, self.world.rank])
                 yield self._collate(waiting, None if fixed else rng, position)
                 waiting = []
+
+    def _candidates(self, order: Int[np.ndarray, " N"]) -> Int[np.ndarray, "n spares"]:
+        """This process's share of whole batches, each video with its spares: those at its place in other batches."""
+        step = self.batch * self.world.size
+        used = len(order) // step * step
+        share = order[:used][self.world.rank :: self.world.size]
+        pool = np.concatenate([share, order[used:]])
+        shift = self.batch if len(pool) > self.batch else 1
+        return np.stack([np.roll(pool, -shift * turn)[: len(share)] for turn in range(1 + _SPARES)], axis=1)
 
     def _accepted(self, drawn: Drawn) -> Sample:
         """Sets failed videos aside; gives the sample, in memory of this process.

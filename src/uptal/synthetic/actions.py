@@ -53,14 +53,14 @@ class Action:
 
     def path_lengths(self) -> dict[str, float]:
         """How far each limb travels in one period, in body heights."""
-        phase = np.linspace(0.0, 1.0, 129)
+        phase = np.linspace(0.0, 2.0, 129)
         steps = np.abs(np.diff(self.poses(phase, np.ones((129, 1))), axis=0)) * REACH
-        return {limb: float(np.hypot(*steps[:, columns].T).sum()) for limb, columns in LIMBS.items()}
+        return {limb: float(np.hypot(*steps[:, columns].T).sum() / 2) for limb, columns in LIMBS.items()}
 
 
 @cache
 def _mean_pose(curve: Curve) -> Float[np.ndarray, " 12"]:
-    return curve(np.arange(64) / 64).mean(axis=0)
+    return curve(np.arange(128) / 64).mean(axis=0)  # some curves close only after two turns
 
 
 def _pose(phase, *, left_arm, right_arm=None, left_leg, right_leg=None, trunk=(0.0, 0.0), root=(0.0, 0.0)):
@@ -91,14 +91,14 @@ def _surge(phase, rise=0.25):
 
 
 def _circle(phase):
-    left, right = _lift(phase), _lift(phase, 0.5)
+    left, right = _lift(phase / 2), _lift(phase / 2, 0.5)  # one step to a turn: the mirror image is half a round later
     return _pose(
         phase,
-        left_arm=(0.0, 0.25 + 0.2 * _wave(phase)),
-        left_leg=(0.12 + 0.72 * left, 0.15 + 0.4 * left),
-        right_leg=(0.12 + 0.72 * right, 0.15 + 0.4 * right),
-        trunk=(-0.25 * _wave(phase), 0.12 * _wave(phase)),
-        root=(-0.03 * _wave(phase), 0.0),
+        left_arm=(0.0, 0.9 + 0.3 * _wave(phase)),
+        left_leg=(0.12 + 1.0 * left, 0.15 + 0.6 * left),
+        right_leg=(0.12 + 1.0 * right, 0.15 + 0.6 * right),
+        trunk=(-0.3 * _wave(phase / 2), 0.12 * _wave(phase / 2)),
+        root=(-0.06 * _wave(phase / 2), 0.0),
     )
 
 
@@ -149,14 +149,14 @@ def _arm_wave(phase):
 
 def _clap(phase):
     apart = _breath(phase)
-    left, right = _lift(phase), _lift(phase, 0.5)
+    left, right = _lift(phase / 2), _lift(phase / 2, 0.5)
     return _pose(
         phase,
-        left_arm=(0.35 + 1.9 * apart, -2.0 + 2.0 * apart),
-        left_leg=(0.1 + 0.68 * left, 1.45 * left),
-        right_leg=(0.1 + 0.68 * right, 1.45 * right),
-        trunk=(-0.15 * _wave(phase), 0.15 * _wave(phase)),
-        root=(-0.03 * _wave(phase), 0.0),
+        left_arm=(0.35 + 1.6 * apart, -2.0 + 1.9 * apart),
+        left_leg=(0.1 + 0.8 * left, 1.5 * left),
+        right_leg=(0.1 + 0.8 * right, 1.5 * right),
+        trunk=(-0.2 * _wave(phase / 2), 0.15 * _wave(phase / 2)),
+        root=(-0.06 * _wave(phase / 2), 0.0),
     )
 
 

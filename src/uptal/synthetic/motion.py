@@ -28,7 +28,7 @@ _TURN = 0.0
 """How often an idle limb turns round in that period, on average."""
 _EASE = 4
 """Frames around a boundary within which the limbs, one after the other, enter or leave an action."""
-_GROUPS = (("left arm", "right arm"), ("left leg", "right leg"), ("trunk",), ("root",))
+_GROUPS = (("left arm", "right arm"), ("left leg", "right leg", "trunk", "root"))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _borrow(num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.
     """Actions to borrow from one after the other, for half as long again as needed."""
     loans, total = [], 0.0
     while total < 1.5 * num_frames + 2 * tempo:
-        label, count = int(rng.integers(config.num_classes)), int(rng.integers(_STEPS - 2, 2 * _STEPS))
+        label, count = int(rng.integers(config.num_classes)), int(rng.integers(_STEPS, 3 * _STEPS))
         step = tempo * pace(config.num_classes)[label] / (_STEPS * _IDLE_CALIBRATION * config.idle_speed)
         frames = step * np.exp(config.period_drift * smooth_noise(count, 1.5 * _STEPS, rng))
         loans.append(_Loan(label, frames))

@@ -14,8 +14,8 @@ from uptal.synthetic.figure import Skeleton, pose_skeleton
 @cache
 def pace(num_classes: int) -> tuple[float, ...]:
     """Factor on the period of each of the first classes; 1 on average."""
-    phase = np.linspace(0.0, 1.0, 129)
-    areas = np.array([brushed_area(a.poses(phase, np.ones((129, 1)))).sum() for a in ACTIONS[:num_classes]])
+    phase = np.linspace(0.0, 2.0, 129)  # some actions close only after two turns
+    areas = np.array([brushed_area(a.poses(phase, np.ones((129, 1)))).sum() / 2 for a in ACTIONS[:num_classes]])
     return tuple(float(value) for value in areas / areas.mean())
 
 
