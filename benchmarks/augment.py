@@ -29,9 +29,7 @@ REACH = 6
 def main() -> None:
     options = read_options()
     torch.set_num_threads(options.threads)
-    print(
-        f"torch {torch.__version__}, {options.videos} videos of {options.frames} frames, {options.source} -> {options.size}"
-    )
+    print(f"{options.videos} videos of {options.frames} frames, {options.source} -> {options.size} pixels")
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         compare(torch.device(device), options)
 

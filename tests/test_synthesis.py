@@ -1,4 +1,4 @@
-"""T blends one video's region into a run of clips of another and touches nothing else; G takes the same clips out again."""
+"""T blends one video's region into clips of another and touches nothing else; G takes the same clips out again."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_every_ordered_triple_of_distinct_videos_is_as_likely():
     a, b, c = np.ogrid[:5, :5, :5]
     distinct = (a != b) & (b != c) & (a != c)
     assert counts[~distinct].sum() == 0
-    # the four triples of one draw hang together, so one of them is looked at for a chi-square with 59 degrees of freedom
+    # the four triples of one draw hang together, so a chi-square (59 degrees of freedom) looks at one
     counts[:] = 0
     for _ in range(6000):
         batch = rng.permutation(5)[:4]

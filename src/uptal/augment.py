@@ -151,13 +151,12 @@ def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: Augmen
     area = rng.uniform(*cfg.area, tries)
     ratio = np.exp(rng.uniform(math.log(cfg.ratio[0]), math.log(cfg.ratio[1]), tries))
     height, width = np.sqrt(area * aspect / ratio), np.sqrt(area * ratio / aspect)
-    fits = np.less_equal(np.maximum(height, width), 1)
-    first = fits.argmax(1)
-    pick = np.arange(count)
+    fits = np.maximum(height, width) <= 1
+    pick, found = (np.arange(count), fits.argmax(axis=1)), np.any(fits, axis=1)
     closest = float(np.clip(aspect, *cfg.ratio))
-    height = np.where(fits.any(1), height[pick, first], min(1.0, aspect / closest))
-    width = np.where(fits.any(1), width[pick, first], min(1.0, closest / aspect))
-    place = np.where(fits.any(1)[:, None], rng.random((count, 2)), 0.5)
+    height = np.where(found, height[pick], min(1.0, aspect / closest))
+    width = np.where(found, width[pick], min(1.0, closest / aspect))
+    place = np.where(np.expand_dims(found, 1), rng.random((count, 2)), 0.5)
     return np.stack([place[:, 0] * (1 - height), place[:, 1] * (1 - width), height, width], 1)
 
 
