@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ def stop_after(monkeypatch):
 
 def toy(run: Path, data: ToyData | None = None, cfg: OptimConfig = TOY, task: torch.nn.Module | None = None) -> Outcome:
     run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(1)
     return fit(task or ToyTask(), data or ToyData(), cfg, RunFolder(run), device=CPU, world=ALONE)
 
 
@@ -155,7 +157,7 @@ class TestResume:
 
     def test_learning_rates_are_the_same_over_five_reductions(self, tmp_path):
         """R3: the plateau rule's counters are part of the state."""
-        cfg = replace(TOY, schedule="plateau", epochs=13, patience=1, threshold=0.9, min_lr=0.0, gamma=0.5)
+        cfg = replace(TOY, schedule="plateau", epochs=16, patience=1, threshold=0.9, min_lr=0.0, gamma=0.5)
         toy(tmp_path / "straight", ToyData(validation=6), cfg)
         rates = sorted({line["lr"] for line in log_of(tmp_path / "straight")}, reverse=True)
         assert rates[:6] == [0.05 * 0.5**count for count in range(6)]
@@ -194,15 +196,14 @@ class TestResume:
         """R2: under `kill -9` and a restart loop the final weights are those of the undisturbed run."""
         cfg = tiny(max_steps=30, checkpoint_every=3)
         pretrain(cfg, corpus / "trimmed", tmp_path / "straight")
-        chance, kills = random.Random(0), 0
-        while not (tmp_path / "killed" / "encoder.safetensors").exists() and kills < 40:
-            child = forked(lambda: pretrain(cfg, corpus / "trimmed", tmp_path / "killed"))
-            before = _steps(tmp_path / "killed")
-            if child.wait(chance.uniform(0.2, 0.6)) is None:
-                child.kill()
-                kills += 1
-            assert _steps(tmp_path / "killed") >= before
-        assert kills >= 3
+        chance, killed = random.Random(0), tmp_path / "killed"
+        for step in (2, 7, 9, 14, 16, 20, 27):
+            child = forked(lambda: pretrain(cfg, corpus / "trimmed", killed))
+            wait_for(lambda step=step: any(line["step"] >= step for line in RunFolder(killed).read_log()))
+            time.sleep(chance.uniform(0, 0.03))
+            child.kill()
+            assert _steps(killed) >= (step - 1) // 3 * 3
+        assert pretrain(cfg, corpus / "trimmed", killed).finished
         assert_same_run(tmp_path / "straight", tmp_path / "killed")
 
     def test_settings_of_another_model_are_refused(self, tmp_path):
@@ -325,12 +326,13 @@ class TestAccumulation:
 
     def test_a_step_pushes_its_keys_once_and_sees_none_of_them(self, corpus, tmp_path):
         """Keys of the first part are no negatives of the second: all of a step meet the same queue."""
-        cfg = tiny(max_steps=2, batch=4, accumulate=2)
+        cfg = tiny(max_steps=2, batch=6, accumulate=2)
+        cfg = replace(cfg, contrast=replace(cfg.contrast, queue=16))
         pretrain(cfg, corpus / "trimmed", tmp_path / "parts")
         lines, queue = log_of(tmp_path / "parts"), final(tmp_path / "parts").weights
         assert lines[0]["negatives"] == 0
-        assert 3 <= lines[1]["negatives"] <= 4  # four keys, less those of the query's own video
-        assert int(queue["queue.filled"]) == 8 and int(queue["queue.pointer"]) == 8
+        assert lines[1]["negatives"] == 6  # the second step's videos are others: two steps make the epoch
+        assert int(queue["queue.filled"]) == 12 and int(queue["queue.pointer"]) == 12
         pretrain(replace(cfg, optim=replace(cfg.optim, accumulate=1)), corpus / "trimmed", tmp_path / "whole")
         whole = final(tmp_path / "whole").weights
         assert torch.equal(queue["queue.ids"], whole["queue.ids"])  # in the same order as from undivided batches
@@ -348,22 +350,22 @@ class TestSchedules:
     def test_constant_multistep_and_warm_up(self):
         def rates(**settings) -> list[float]:
             cfg = OptimConfig(lr=1.0, lr_batch=512, epochs=6, **settings)
-            return [round(learning_rate(cfg, epoch, 6), 6) for epoch in range(6)]
+            return [round(learning_rate(cfg, float(epoch), 6.0), 6) for epoch in range(6)]
 
         assert rates(schedule="constant") == [1] * 6
         assert rates(schedule="multistep", milestones=(2, 4)) == [1, 1, 0.1, 0.1, 0.01, 0.01]
-        assert rates(schedule="constant", warmup_epochs=4) == [0, 0.25, 0.5, 0.75, 1, 1]
+        assert rates(schedule="constant", warmup_epochs=4.0) == [0, 0.25, 0.5, 0.75, 1, 1]
 
     def test_cosine_ends_at_zero_and_never_rises(self):
-        cfg = OptimConfig(lr=2.0, schedule="cosine", warmup_epochs=1, epochs=9)
-        rates = [learning_rate(cfg, epoch, 9) for epoch in np.linspace(1, 9, 50)]
+        cfg = OptimConfig(lr=2.0, schedule="cosine", warmup_epochs=1.0, epochs=9)
+        rates = [learning_rate(cfg, epoch, 9.0) for epoch in np.linspace(1, 9, 50).tolist()]
         assert rates[0] == 2 and rates[-1] == pytest.approx(0, abs=1e-12)  # cos(pi) is not exactly -1
         assert all(a > b for a, b in itertools.pairwise(rates))
 
     @pytest.mark.parametrize(("law", "rate"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])
     def test_the_rate_follows_the_batch(self, law, rate):
         cfg = OptimConfig(lr=1.0, lr_batch=16, batch=64, lr_scaling=law, schedule="constant")
-        assert learning_rate(cfg, 0, 1) == rate
+        assert learning_rate(cfg, 0.0, 1.0) == rate
 
     def test_the_plateau_rule_is_pytorchs(self):
         cfg = OptimConfig(lr=1.0, lr_batch=512, patience=2, threshold=0.01, min_lr=0.002, gamma=0.3)
@@ -376,7 +378,7 @@ class TestSchedules:
             loss = float(np.exp(-min(epoch, 30) / 10) + 0.05 * rng.random())
             oracle.step(loss)
             plateau = after_epoch(plateau, loss, cfg)
-            rate = learning_rate(cfg, 1, 1, plateau.reduction)
+            rate = learning_rate(cfg, 1.0, 1.0, plateau.reduction)
             assert rate == pytest.approx(oracle_of.param_groups[0]["lr"], rel=1e-12)  # products in another order
             seen.add(round(rate, 9))
         assert len(seen) >= 5
@@ -478,7 +480,7 @@ class TestPrecision:
                 task=task,
             )
             pairs = zip(task.parameters(), before, strict=True)
-            moves[clip] = math.sqrt(sum(float((a - b).square().sum()) for a, b in pairs))
+            moves[clip] = math.sqrt(sum(float((a.detach() - b).square().sum()) for a, b in pairs))
         assert moves[1e-3] == pytest.approx(0.05 * 1e-3, rel=1e-2)  # rate times norm; weights near 1 round at 1e-7
         assert moves[None] > 100 * moves[1e-3]
 

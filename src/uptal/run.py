@@ -26,10 +26,9 @@ import yaml
 from uptal.errors import ConfigError
 from uptal.files import atomic_write
 
-_FREE_TO_CHANGE = frozenset(
-    "data.workers data.worker_timeout data.max_bad device optim.checkpoint_every optim.epochs optim.keep optim.log_every "
-    "optim.max_steps videos labels features annotations".split()
-)
+_FREE_TO_CHANGE = {f"data.{name}" for name in ("workers", "worker_timeout", "cache_mib", "max_bad")}
+_FREE_TO_CHANGE |= {f"optim.{name}" for name in ("checkpoint_every", "epochs", "keep", "log_every", "max_steps")}
+_FREE_TO_CHANGE |= {"device", "videos", "labels", "features", "annotations"}
 """Settings under which a run may go on differently; the last four say where its files are, not what is in them."""
 
 

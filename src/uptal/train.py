@@ -20,7 +20,7 @@ from uptal import checkpoint
 from uptal.device import choose_device
 from uptal.distributed import World, any_process, average
 from uptal.errors import CheckpointError, ConfigError, UptalError
-from uptal.optim import OptimConfig, Plateau, after_epoch, arithmetic, learning_rate, optimiser
+from uptal.optim import OptimConfig, Plateau, after_epoch, arithmetic, learning_rate, optimiser, sound_arithmetic
 from uptal.progress import Progress
 from uptal.run import RunFolder, versions
 from uptal.stopping import stop_signal
@@ -109,7 +109,8 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
     first, main = state.step, world.rank == 0
     task.train()
 
-    with stop_signal() as stop, Progress(f"training {run.path.name}", last, first, enabled=main) as progress:
+    bar = Progress(f"training {run.path.name}", last, first, enabled=main)
+    with stop_signal() as stop, sound_arithmetic(learner.dtype, device), bar as progress:
         while state.step < last and state.epoch < cfg.epochs and not stop.asked:
             batches, clock = data.batches(state.epoch, state.position), _Clock()
             while parts := _take(batches, cfg.accumulate, clock, device):
@@ -176,7 +177,7 @@ class _Learner:
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 values = self.task.loss(part.to(self.device))
             if not torch.isfinite(values["loss"]):
-                raise _divergence(f"loss of step {number} is {float(values['loss'])}", [part])
+                raise _divergence(f"loss of step {number} is {float(values['loss'].detach())}", [part])
             self.scaler.scale(values["loss"] / len(parts)).backward()
             for name, value in values.items():
                 total[name] = (total.get(name) or 0.0) + float(value.detach()) / len(parts)
@@ -247,6 +248,8 @@ def _resume(learner: _Learner, run: RunFolder, main: bool) -> _State:
     for line in passed_over if main else ():
         print(f"passing over {line}", file=sys.stderr)
     if found is None:
+        if main:
+            run.rewind_log(0, 0)
         return _State()
     try:
         learner.task.load_state_dict(found.weights)

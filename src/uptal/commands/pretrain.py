@@ -53,10 +53,10 @@ def main(arguments: list[str]) -> None:
 def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
     """A named recipe, or the settings of an earlier run and where its videos were."""
     path = Path(name)
+    if name in recipes.recipes() or not (path.is_dir() or path.suffix in (".yaml", ".yml")):
+        return recipes.recipe(name), {}
     if path.is_dir():
         path = path / "config.yaml"
-    if path.suffix not in (".yaml", ".yml"):
-        return recipes.recipe(name), {}
     values = read_yaml(path)
     stored = {key: values.pop(key, None) for key in ("videos", "labels", "files")}
     return from_plain(PretrainConfig, values), stored

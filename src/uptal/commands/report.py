@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uptal.annotations import read_annotations, read_detections
 from uptal.commands.options import new_parser
-from uptal.errors import ConfigError
+from uptal.errors import ConfigError, VideoError
 from uptal.features import FeatureStore
 from uptal.report import Report, VideoPanel, write_report
 from uptal.run import environment
@@ -34,22 +34,31 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(
             f"{parsed.found} names none of the {len(paths)} videos in {parsed.videos}; ids are file stems."
         )
-    panels = []
-    for path in named[: parsed.max_videos]:
+    panels, unreadable = [], []
+    for path in named:
+        if len(panels) == parsed.max_videos:
+            break
         read = store.read(path.stem) if store is not None and path.stem in store else None
         annotated = None if truth is None else truth.get(path.stem)
+        try:
+            duration = read.duration if read is not None else probe(path).duration
+        except VideoError as error:
+            unreadable.append(str(error))
+            continue
         panels.append(
             VideoPanel(
                 id=path.stem,
                 video_path=path,
-                duration=read.duration if read is not None else probe(path).duration,
+                duration=duration,
                 truth=None if annotated is None else annotated.segments,
                 predictions=found.get(path.stem),
                 similarity=None if read is None else self_similarity(read.values.numpy(), centre=True),
                 timebase=None if read is None else read.timebase,
             )
         )
+    if not panels:
+        raise ConfigError(f"None of the videos can be read; the first: {unreadable[0]}")
     report = Report(title=parsed.title, sections=panels, facts=environment())
-    for message in write_report(Path(parsed.out), report):
+    for message in (*write_report(Path(parsed.out), report), *(f"left out {line}" for line in unreadable)):
         print(message)
     print(f"open {parsed.out}")

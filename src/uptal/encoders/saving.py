@@ -109,7 +109,7 @@ def _read_description(path: Path, weights: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{weights}: there is no {path.name} beside it to say which architecture these weights are of. "
-            "Weights from elsewhere have to be converted first (uptal weights convert)."
+            "Weights from elsewhere need such a description; uptal.encoders.save_encoder writes it."
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

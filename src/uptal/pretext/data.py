@@ -10,6 +10,7 @@ Letters: B samples, V views, J clips, R most clips of a region, T frames of a cl
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -298,7 +299,7 @@ class Loader:
             num_workers=data.workers,
             persistent_workers=data.workers > 0,
             timeout=data.worker_timeout if data.workers else 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare_worker,
             generator=torch.Generator(),  # its draws are not used; the global generator belongs to the model
             prefetch_factor=max(2, self.batch // data.workers) if data.workers else None,
         )
@@ -378,8 +379,11 @@ class _Order:
         return len(self.candidates)
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    """One thread each, in a process group of its own: a signal to the whole run (Ctrl-C, `timeout`, a scheduler) is for
+    the training process, which still needs its data to finish the step and then ends the workers itself."""
     torch.set_num_threads(1)
+    os.setpgid(0, 0)
 
 
 def _groups(paths: Sequence[Path], pattern: str | None) -> Int[np.ndarray, " N"]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uptal.annotations import read_activitynet, read_labels, write_detections
+from uptal.errors import ConfigError
 from uptal.features import FeatureStore
 from uptal.files import atomic_write
 from uptal.metrics import detection_map, proposal_recall
@@ -47,6 +48,7 @@ def demo(out: Path, *, full: bool = False, seed: int = 0, device: str = "auto") 
         device: `auto`, `cpu`, `cuda`.
     """
     clock = time.perf_counter()
+    claim(out, {"seed": seed, "full": full, "uptal": environment()["packages"]["uptal"]})
     corpus = make_corpus(out / "corpus", full)
     truth = {id: v for id, v in read_activitynet(corpus / "annotations.json").items() if v.subset == "validation"}
     results: dict[str, Any] = {}
@@ -72,6 +74,23 @@ def demo(out: Path, *, full: bool = False, seed: int = 0, device: str = "auto") 
     print(f"[{60 * minutes:4.0f} s] done\n\n{finding(results)}\n")
     print(f"Numbers: {out / 'results.json'}\nPage:    {out / 'report.html'}")
     return results
+
+
+def claim(out: Path, settings: dict[str, Any]) -> None:
+    """Notes what the folder is for; finished parts of a demo with other settings must not end up in this one's table.
+
+    Raises:
+        ConfigError: The folder holds a demo with other settings.
+    """
+    note = out / "demo.json"
+    if note.exists():
+        before = json.loads(note.read_text("utf-8"))
+        if before != settings:
+            raise ConfigError(
+                f"{out} holds a demo made with {before}, not {settings}. Choose another --out or remove it."
+            )
+    with atomic_write(note) as file:
+        json.dump(settings, file)
 
 
 def make_corpus(folder: Path, full: bool) -> Path:

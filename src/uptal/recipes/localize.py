@@ -238,7 +238,7 @@ def check_store(localizer: Localizer, store: FeatureStore) -> None:
         CheckpointError: Saying both sides.
     """
     mine = localizer.features
-    for key in ("encoder_digest", "width", "interval"):
+    for key in ("encoder_digest", "width", "interval", "preprocessing"):
         if mine.get(key) != store.description.get(key):
             raise CheckpointError(
                 f"{localizer.path} was trained on features with {key} {mine.get(key)}, {store.path} has "

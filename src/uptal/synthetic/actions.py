@@ -15,18 +15,10 @@ from jaxtyping import Float
 from numpy import pi, sin
 
 NUM_JOINTS = 12
-LIMBS = {
-    "left arm": slice(0, 2),
-    "right arm": slice(2, 4),
-    "left leg": slice(4, 6),
-    "right leg": slice(6, 8),
-    "trunk": slice(8, 10),
-    "root": slice(10, 12),
-}
-"""Columns of a pose: (shoulder, elbow) twice, (hip, knee) twice, (lean, head), (sway, hop)."""
+UNITS = {"left arm": slice(0, 2), "right arm": slice(2, 4), "body": slice(4, 12)}
+"""Columns of a pose that move on their own in idle motion: (shoulder, elbow) twice; (hip, knee) twice, lean of the
+trunk, tilt of the head, sway and hop of the whole figure."""
 SHOULDERS = (0, 2)
-REACH = np.array([0.33, 0.16, 0.33, 0.16, 0.40, 0.23, 0.40, 0.23, 0.40, 0.08, 1.0, 1.0])
-"""How far the end of a limb travels per unit of each joint, in body heights."""
 
 Curve = Callable[[Float[np.ndarray, " F"]], Float[np.ndarray, "F 12"]]
 
@@ -50,12 +42,6 @@ class Action:
         poses = centre + amplitude * (self.curve(signed) - centre)
         poses[:, list(SHOULDERS)] += (2 * pi * self.winding * signed)[:, None]
         return poses
-
-    def path_lengths(self) -> dict[str, float]:
-        """How far each limb travels in one period, in body heights."""
-        phase = np.linspace(0.0, 2.0, 129)
-        steps = np.abs(np.diff(self.poses(phase, np.ones((129, 1))), axis=0)) * REACH
-        return {limb: float(np.hypot(*steps[:, columns].T).sum() / 2) for limb, columns in LIMBS.items()}
 
 
 @cache

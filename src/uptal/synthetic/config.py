@@ -53,7 +53,7 @@ class CorpusConfig:
     """Shortest and longest period of an action, log-uniform; one video keeps one tempo."""
     period_drift: float = 0.15
     """Slow relative change of the period inside an instance (standard deviation of its logarithm)."""
-    amplitude_drift: float = 0.12
+    amplitude_drift: float = 0.25
     """Relative change of the amplitude between and inside instances (standard deviation)."""
     idle_speed: float = 1.0
     """Joint speed of the idle motion relative to that of the actions; 1 is calibrated to equal frame differences."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from uptal.synthetic.config import CorpusConfig, Kind
 from uptal.synthetic.figure import Skeleton, Stroke, draw_figure, dress, hold, pose_skeleton, rgb
-from uptal.synthetic.motion import smooth_noise
+from uptal.synthetic.idle import smooth_noise
 from uptal.synthetic.paint import darken_ellipse, draw_capsule
 from uptal.synthetic.scenes import paint_scene
 from uptal.synthetic.script import Script, Shot, rng_for, write_script

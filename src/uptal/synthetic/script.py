@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from uptal.synthetic.config import CorpusConfig, Kind
-from uptal.synthetic.motion import Instance, move, smooth_noise
+from uptal.synthetic.idle import smooth_noise
+from uptal.synthetic.motion import Instance, move
 from uptal.types import Segment, Video
 
 _STREAMS = {"trimmed": 1, "untrimmed": 2}

@@ -1,4 +1,7 @@
-"""How long a period of each action lasts, so that all change about as many pixels a frame; poses are not made here."""
+"""How fast things go: all actions, and idle motion, change about as many pixels a frame; poses are not made here.
+
+Speed is measured as the area that the parts of the body brush over, in square body heights a frame.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,43 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS
+from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, UNITS, Action
 from uptal.synthetic.figure import Skeleton, pose_skeleton
+
+_NEUTRAL = np.array([1.4, 0.1, 1.4, 0.1, 0.15, 0.2, 0.15, 0.2, 0.0, 0.0, 0.0, 0.0])
+"""A standing pose with the arms held out, for the units that are not looked at."""
 
 
 @cache
 def pace(num_classes: int) -> tuple[float, ...]:
     """Factor on the period of each of the first classes; 1 on average."""
-    phase = np.linspace(0.0, 2.0, 129)  # some actions close only after two turns
-    areas = np.array([brushed_area(a.poses(phase, np.ones((129, 1)))).sum() / 2 for a in ACTIONS[:num_classes]])
+    areas = np.array([brushed_area(_two_periods(action)).sum() for action in ACTIONS[:num_classes]])
     return tuple(float(value) for value in areas / areas.mean())
 
 
-def limb_speed(limb: str, label: int, tempo: float, num_classes: int) -> float:
-    """Body heights a frame that the end of a limb travels on average while an action runs at the tempo of a video."""
-    return _path_length(limb, label) / (tempo * pace(num_classes)[label])
-
-
 @cache
-def _path_length(limb: str, label: int) -> float:
-    return ACTIONS[label].path_lengths()[limb]
+def unit_area(unit: str, num_classes: int) -> float:
+    """Area that one unit brushes over in a period of the average pace, on average over the classes."""
+    columns = UNITS[unit]
+    areas = [unit_areas(unit, _two_periods(action)[:, columns]).sum() / 2 for action in ACTIONS[:num_classes]]
+    return float(np.mean(np.array(areas) / np.array(pace(num_classes))))
+
+
+def unit_areas(unit: str, values: Float[np.ndarray, "F J"]) -> Float[np.ndarray, " F-1"]:
+    """Area that one unit brushes over from each frame to the next while the others keep still."""
+    poses = np.broadcast_to(_NEUTRAL, (len(values), NUM_JOINTS)).copy()
+    poses[:, UNITS[unit]] = values
+    return brushed_area(poses)
 
 
 def brushed_area(poses: Float[np.ndarray, "F 12"]) -> Float[np.ndarray, " F-1"]:
-    """Area that the parts of the body brush over from each frame to the next, in square body heights."""
+    """Area that the whole body brushes over from each frame to the next."""
     return np.sum([_brush(*part) for part in _parts(pose_skeleton(poses))], axis=0)
+
+
+def _two_periods(action: Action) -> Float[np.ndarray, "F 12"]:
+    """Poses over two periods, because some actions close only after two."""
+    return action.poses(np.linspace(0.0, 2.0, 129), np.ones((129, 1)))
 
 
 def _parts(skeleton: Skeleton):
