@@ -51,23 +51,24 @@ def test_the_annotation_needs_no_drawing():
 
 @pytest.mark.parametrize(("forward", "backward"), PAIRS)
 def test_a_pair_has_the_same_poses_in_opposite_order(forward, backward):
-    phase = np.arange(48) / 48
-    there = BY_NAME[forward].poses(phase, np.ones(48))
-    back = BY_NAME[backward].poses(phase, np.ones(48))
-    turned = back[-np.arange(48) % 48]
+    phase = np.arange(96) / 48  # two periods: every other one is the mirror image
+    there = BY_NAME[forward].poses(phase, np.ones((96, 1)))
+    back = BY_NAME[backward].poses(phase, np.ones((96, 1)))
+    turned = back[-np.arange(96) % 96]
     assert np.allclose(np.exp(1j * there), np.exp(1j * turned), atol=1e-9)  # angles, up to rounding and whole turns
     assert not np.allclose(np.exp(1j * there), np.exp(1j * back), atol=0.1)
 
 
 def test_a_pair_moves_every_joint_at_the_same_speeds():
     for forward, backward in PAIRS:
-        phase = np.linspace(0, 1, 65)
-        speeds = [np.abs(np.diff(BY_NAME[name].poses(phase, np.ones(65)), axis=0)) for name in (forward, backward)]
+        phase = np.linspace(0, 2, 129)
+        poses = [BY_NAME[name].poses(phase, np.ones((129, 1))) for name in (forward, backward)]
+        speeds = [np.abs(np.diff(each, axis=0)) for each in poses]
         assert np.allclose(np.sort(speeds[0], axis=0), np.sort(speeds[1], axis=0), atol=1e-9)  # rounding
 
 
 def test_swapping_left_and_right_mirrors_the_figure():
-    poses = BY_NAME["kick"].poses(np.linspace(0, 1, 9), np.ones(9))
+    poses = BY_NAME["kick"].poses(np.linspace(0, 2, 9), np.ones((9, 1)))
     swapped = poses[:, [2, 3, 0, 1, 6, 7, 4, 5, 8, 9, 10, 11]] * ([1] * 8 + [-1, -1, -1, 1])
     figure, image = pose_skeleton(poses), pose_skeleton(swapped)
     for joint in ("hand", "elbow", "knee", "toe"):
@@ -76,7 +77,7 @@ def test_swapping_left_and_right_mirrors_the_figure():
 
 
 def test_the_lower_foot_stands_on_the_ground_unless_the_figure_hops():
-    poses = BY_NAME["kick"].poses(np.linspace(0, 1, 33), np.ones(33))
+    poses = BY_NAME["kick"].poses(np.linspace(0, 2, 33), np.ones((33, 1)))
     ankles = np.stack([pose_skeleton(poses).left.ankle[:, 1], pose_skeleton(poses).right.ankle[:, 1]])
     assert np.allclose(ankles.min(axis=0), 0.03)
     poses[:, 11] += 0.1
@@ -84,9 +85,9 @@ def test_the_lower_foot_stands_on_the_ground_unless_the_figure_hops():
 
 
 def test_all_actions_brush_over_the_same_area_per_frame():
-    phase = np.linspace(0, 1, 129)
+    phase = np.linspace(0, 2, 129)
     for count in (8, 12):
-        areas = [brushed_area(action.poses(phase, np.ones(129))).sum() for action in ACTIONS[:count]]
+        areas = [brushed_area(action.poses(phase, np.ones((129, 1)))).sum() for action in ACTIONS[:count]]
         per_frame = np.array(areas) / np.array(pace(count))
         assert np.allclose(per_frame, per_frame[0]) and np.isclose(np.mean(pace(count)), 1)
 

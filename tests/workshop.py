@@ -48,6 +48,7 @@ def make_corpus(folder: Path, trimmed: int = 12, untrimmed: int = 6) -> Path:
     """`trimmed/`, `untrimmed/`, `annotations.json` and `trimmed.csv`, laid out as the built-in corpus is."""
     for number in range(trimmed):
         paint(folder / "trimmed" / f"t{number:02}.mp4", number, 24)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = [f"t{number:02},{LABELS[number % 2]}" for number in range(trimmed)]
     (folder / "trimmed.csv").write_text("\n".join(["video,label", *rows]) + "\n")
     database = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings  # pyright: ignore[reportPrivateImportUsage]
 
 from uptal.errors import ConfigError
 from uptal.recipes.settings import from_plain
@@ -27,7 +27,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 _UNKNOWN = (
     r"[Uu]nrecognized arguments: -*([\w.\-]+)",
     r"Group '([\w.]+)' does not accept option '([\w.\-]+)'",
-    r"[Kk]ey '([\w.\-]+)' is not expected",
+    r"Option '([\w.\-]+)' is not accepted",
 )
 """How jsonargparse says that it does not know an option or a key of a file."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from uptal.annotations import read_labels
 from uptal.commands.options import add_settings, describe, new_parser, read_yaml, take_settings
+from uptal.distributed import world
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
@@ -46,8 +47,9 @@ def main(arguments: list[str]) -> None:
     labels = read_labels(parsed.labels) if parsed.labels else None
     trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
     outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels)
-    print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
-    print(f"the encoder is {run / 'encoder.safetensors'}")
+    if world().rank == 0:
+        print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
+        print(f"the encoder is {run / 'encoder.safetensors'}")
 
 
 def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:

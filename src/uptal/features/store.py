@@ -53,8 +53,8 @@ class FeatureStore:
         """
         self.path = Path(path)
         try:
-            self.description: dict[str, Any] = json.loads((self.path / "store.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            self.description: dict[str, Any] = dict(json.loads((self.path / "store.json").read_text("utf-8")))
+        except (OSError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{self.path}: not a feature store (no readable store.json: {error}). Make one with `uptal extract "
                 "--weights RUN --videos DIR --out STORE`."
@@ -137,7 +137,17 @@ class FeatureStore:
             "encoder_digest": self.encoder_digest,
         }
         with atomic_write(self.file(features.id), "wb") as out:
-            out.write(save({"features": features.values.contiguous()}, metadata=facts))
+            out.write(_in_order(save({"features": features.values.contiguous()}, metadata=facts)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata sorted; the library writes them in the order of a hash table."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + file[end:]
 
 
 def resample(features: Features, steps: int) -> Float[Tensor, "D steps"]:

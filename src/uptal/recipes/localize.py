@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 
 from uptal.annotations import match_ids, read_annotations
 from uptal.distributed import World
-from uptal.errors import AnnotationError, CheckpointError, ConfigError
+from uptal.errors import AnnotationError, CheckpointError, ConfigError, UptalError
 from uptal.features import Features, FeatureStore, resample
 from uptal.files import atomic_write, digest
 from uptal.localizers.bmn import BMN, BMNConfig
@@ -180,6 +180,9 @@ def load_localizer(path: Path) -> Localizer:
     try:
         record = json.loads((path / "localizer.json").read_text("utf-8"))
         description = json.loads((path / "features.json").read_text("utf-8"))
+        lacking = {"encoder_digest", "interval", "width"} - description.keys()
+        if lacking:
+            raise ValueError(f"features.json lacks {', '.join(sorted(lacking))}")
         if record["kind"] != "bmn" or digest(weights) != record["sha256"]:
             raise CheckpointError(
                 f"{weights}: damaged, or not a BMN ({record['kind']}). Train it again or copy it again."
@@ -190,8 +193,19 @@ def load_localizer(path: Path) -> Localizer:
         classifier = SegmentClassifier(settings.bmn.in_channels, record["labels"])
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         classifier.load_state_dict({k[11:]: v for k, v in tensors.items() if k.startswith("classifier.")})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except CheckpointError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+        UptalError,
+    ) as error:
+        reason = " ".join(str(error).split()[:40])
         raise CheckpointError(
             f"{path}: holds no usable localizer ({reason}). Make one with `uptal train bmn --features STORE "
             "--annotations FILE --run RUN`."
