@@ -96,7 +96,17 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
 def make_corpus(folder: Path, full: bool) -> Path:
     """The demo's own corpus; its seed is used by no other experiment."""
     scale = 4 if full else 1
-    config = CorpusConfig(num_trimmed=200 * scale, num_untrimmed=80 * scale, seed=2022)
+    config = CorpusConfig(
+        num_trimmed=320 * scale,
+        trimmed_frames=64,
+        num_untrimmed=160 * scale,
+        untrimmed_frames=192,
+        instance_frames=(24, 80),
+        camera_motion=0.5,
+        max_distractors=1,
+        noise=1.0,
+        seed=2022,
+    )
     synthesize(folder, config)
     return folder
 

@@ -148,15 +148,15 @@ def demo() -> PretrainConfig:
 
 
 def demo_moco() -> PretrainConfig:
-    """MoCo-v2 with the demo's encoder and clip budget: eight times the videos a step."""
-    base = small(moco())
+    """MoCo-v2 with the demo's encoder and clip budget: eight times the videos a step; clips at the stride of extraction."""
+    base = with_region(small(moco()), min_stride=2, max_stride=2)
     optim = replace(base.optim, batch=8 * base.optim.batch, max_steps=DEMO_STEPS["demo_moco"])
     return replace(base, optim=optim, contrast=replace(base.contrast, queue=8 * base.contrast.queue))
 
 
 def demo_tac() -> PretrainConfig:
-    """Supervised classification with the demo's encoder."""
-    base = small(tac())
+    """Supervised classification with the demo's encoder; clips at the stride of extraction."""
+    base = with_region(small(tac()), min_stride=2, max_stride=2)
     optim = replace(base.optim, batch=8 * base.optim.batch, max_steps=DEMO_STEPS["demo_tac"])
     return replace(base, optim=optim)
 
@@ -166,7 +166,7 @@ def demo_random() -> PretrainConfig:
     return small(random())
 
 
-DEMO_STEPS = {"demo": 120, "demo_moco": 60, "demo_tac": 80}
+DEMO_STEPS = {"demo": 100, "demo_moco": 100, "demo_tac": 120}
 """Steps that fit the demo's six minutes on two cores."""
 
 

@@ -55,6 +55,9 @@ class CorpusConfig:
     """Slow relative change of the period inside an instance (standard deviation of its logarithm)."""
     amplitude_drift: float = 0.25
     """Relative change of the amplitude between and inside instances (standard deviation)."""
+    style: float = 0.3
+    """How differently performers move: standard deviation of the logarithm of the size of their arm and of their body
+    movements, and of the angle (radians) at which they hold their arms; one video has one performer."""
     idle_speed: float = 1.0
     """Joint speed of the idle motion relative to that of the actions; 1 is calibrated to equal frame differences."""
     idle_amplitude: float = 1.0
@@ -75,9 +78,9 @@ class CorpusConfig:
     cut_rate: float = 0.0
     """Expected number of changes of shot per 100 frames that mean nothing."""
 
-    max_distractors: int = 2
+    max_distractors: int = 3
     """0 to this many balls wander through a video."""
-    camera_motion: float = 1.0
+    camera_motion: float = 1.75
     """Strength of pan, zoom and jitter; 0 is a tripod."""
     flicker: float = 0.015
     """Standard deviation of the relative brightness from frame to frame."""
@@ -115,7 +118,7 @@ class CorpusConfig:
         for name in ("validation_share", "scene_class_correlation", "p_prop", "p_absent", "p_cut", "idle_symmetry"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
         for name in ("cut_rate", "max_distractors", "camera_motion", "flicker", "noise", "min_gap_frames",
-                     "scene_bank", "period_drift", "amplitude_drift", "idle_amplitude", "crf"):  # fmt: skip
+                     "scene_bank", "period_drift", "amplitude_drift", "style", "idle_amplitude", "crf"):  # fmt: skip
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.idle_speed > 0, "idle_speed", self.idle_speed, "positive")
 

@@ -75,6 +75,7 @@ def encode(file: IO[bytes], frames: UInt8[np.ndarray, "F H W 3"], *, fps: int, c
     with av.open(file, "w", format="mp4") as container:
         # one thread, because the corpus is parallel over videos and the bytes shall not depend on the machine's cores
         options = {"crf": str(crf), "preset": "veryfast", "g": str(2 * fps), "threads": "1"}
+        options["x264-params"] = "mbtree=0"  # with it, small pictures come out in different bytes from run to run
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -19,6 +19,10 @@ from uptal.synthetic.tempo import unit_area, unit_areas
 
 _FINE = 6
 """Points of the path from one knot to the next."""
+_CHOICES = 8
+"""Of so many random poses the one farthest from the last is the next knot; actions do not dwell in one place either."""
+_BURSTS = 0.35
+"""Standard deviation of the bursts."""
 _CALIBRATION = 1.0
 """Area a frame beside the average of the actions, measured to make both equally strong in the whole body."""
 
@@ -36,19 +40,31 @@ class Anchor:
 
 def random_knots(unit: str, num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> Knots:
     """More poses than an idle unit can visit in `num_frames`: any pose of any action, never close to the one before."""
-    count = 8 + int(6 * num_frames / tempo)
-    labels, phases = rng.integers(config.num_classes, size=2 * count), rng.uniform(0, 2, size=2 * count)
-    amplitude = np.full((1, 1), config.idle_amplitude)
-    poses = np.concatenate(
-        [
-            ACTIONS[c].poses(np.array([phase]), amplitude)[:, UNITS[unit]]
-            for c, phase in zip(labels, phases, strict=True)
-        ]
-    )
-    knots = [poses[0]]
-    for pair in poses[2:].reshape(-1, 2, poses.shape[1]):
-        knots.append(max(pair, key=lambda pose: float(unit_areas(unit, np.stack([knots[-1], pose]))[0])))
+    count = 8 + int(4 * num_frames / tempo)
+    labels = rng.integers(config.num_classes, size=count)
+    poses = np.empty((count, _CHOICES, UNITS[unit].stop - UNITS[unit].start))
+    for label in np.unique(labels):
+        chosen = labels == label
+        phases = rng.uniform(0, 2, size=_CHOICES * int(chosen.sum()))
+        whole = ACTIONS[label].poses(phases, np.full((len(phases), 1), config.idle_amplitude))
+        poses[chosen] = whole[:, UNITS[unit]].reshape(-1, *poses.shape[1:])
+    knots = [poses[0, 0]]
+    for choices in poses[1:]:
+        knots.append(choices[_distance(unit, choices, knots[-1]).argmax()])
     return np.stack(knots)
+
+
+def random_bursts(num_frames: int, tempo: float, rng: np.random.Generator) -> Float[np.ndarray, " F"]:
+    """Logarithm of how much all idle units hurry in each frame: as uneven as actions are within their period."""
+    return _BURSTS * 0.2 * tempo * np.diff(smooth_noise(num_frames + 1, 0.2 * tempo, rng))
+
+
+def _distance(unit: str, poses: Knots, last: Float[np.ndarray, " J"]) -> Float[np.ndarray, " K"]:
+    """How far poses are from the last one: hands in height, because arms go up and down in every action."""
+    if unit == "body":
+        return np.abs(poses - last).sum(axis=1)
+    height = [-0.165 * np.cos(arm[..., 0]) - 0.155 * np.cos(arm.sum(axis=-1)) for arm in (poses, last)]
+    return np.abs(height[0] - height[1])
 
 
 def idle(
@@ -56,20 +72,31 @@ def idle(
     knots: Knots,
     start: Anchor | None,
     end: Anchor | None,
-    num_frames: int,
+    bursts: Float[np.ndarray, " _"],
     tempo: float,
     config: CorpusConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "F J"], Anchor]:
     """The way of one unit over its knots, between two anchors (None: from or to anywhere).
 
+    Args:
+        unit: Which one.
+        knots: Poses to visit, more than there is time for.
+        start: Where it comes from.
+        end: Where it goes.
+        bursts: Logarithm of how much all units hurry, from each frame to the next.
+        tempo: Average period of the actions in this video, in frames.
+        config: The knobs.
+        rng: Decides how the speed drifts.
+
     Returns:
         Poses of the F frames strictly between the anchors, and the second anchor with the whole turns of a shoulder
         that the way added to it.
     """
+    num_frames = len(bursts) - 1
     rate = _CALIBRATION * config.idle_speed * unit_area(unit, config.num_classes) / tempo
-    speed = np.exp(config.period_drift * smooth_noise(num_frames + 1, 1.5 * tempo, rng))
-    clock = rate * np.concatenate([[0.0], np.cumsum(speed)])
+    drift = config.period_drift * smooth_noise(num_frames + 1, 1.5 * tempo, rng)
+    clock = rate * np.concatenate([[0.0], np.cumsum(np.exp(drift + bursts))])
     paths = (_path(unit, start, knots[:count], end, rate) for count in _counts(unit, knots, float(clock[-1])))
     path, area = min(paths, key=lambda found: abs(np.log(found[1][-1] / clock[-1])))
     clock *= area[-1] / clock[-1]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, UNITS
 from uptal.synthetic.config import CorpusConfig
-from uptal.synthetic.idle import Anchor, Knots, idle, random_knots, smooth_noise
+from uptal.synthetic.idle import Anchor, Knots, idle, random_bursts, random_knots, smooth_noise
 from uptal.synthetic.tempo import pace
 
 _EASE = 4
@@ -37,10 +37,11 @@ def move(
     tempo = float(np.exp(rng.uniform(low, high)))
     runs = [_perform(instance, tempo, config, rng) for instance in instances]
     gaps = [_plan_gap(num_frames, tempo, config, rng) for _ in range(len(instances) + 1)]
+    bursts = random_bursts(num_frames + 1, tempo, rng)
     poses = np.empty((num_frames, NUM_JOINTS))
     for unit, columns in UNITS.items():
         takes = [_take(i, run[:, columns], num_frames, rng) for i, run in zip(instances, runs, strict=True)]
-        poses[:, columns] = _weave(unit, takes, [gap[unit] for gap in gaps], num_frames, tempo, config, rng)
+        poses[:, columns] = _weave(unit, takes, [gap[unit] for gap in gaps], bursts, tempo, config, rng)
     poses[:, -1] = np.maximum(poses[:, -1], 0.0)  # nobody hops into the ground
     return poses
 
@@ -91,18 +92,20 @@ def _weave(
     unit: str,
     takes: list[_Take],
     gaps: list[Knots],
-    num_frames: int,
+    bursts: Float[np.ndarray, " _"],
     tempo: float,
     config: CorpusConfig,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "F J"]:
     """The path of one unit over the video: idle, action, idle, …"""
-    path = np.empty((num_frames, takes[0].values.shape[1]))
+    path = np.empty((len(bursts) - 1, takes[0].values.shape[1]))
     frame, here = 0, None
     for take, knots in zip(takes, gaps[:-1], strict=True):
-        path[frame : take.start], goal = idle(unit, knots, here, take.entry(), take.start - frame, tempo, config, rng)
+        path[frame : take.start], goal = idle(
+            unit, knots, here, take.entry(), bursts[frame : take.start + 1], tempo, config, rng
+        )
         turned = _Take(take.start, take.end, take.values + (goal.pose - take.values[1]))  # whole turns of a shoulder
         path[take.start : take.end] = turned.values[1:-1]
         frame, here = take.end, turned.exit()
-    path[frame:], _ = idle(unit, gaps[-1], here, None, num_frames - frame, tempo, config, rng)
+    path[frame:], _ = idle(unit, gaps[-1], here, None, bursts[frame:], tempo, config, rng)
     return path

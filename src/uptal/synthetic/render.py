@@ -70,10 +70,10 @@ def _layers(script: Script, skeleton: Skeleton, config: CorpusConfig, rng: np.ra
 
 def _ball(script: Script, rng: np.random.Generator) -> _Layer:
     """A ball that wanders about as fast as a hand moves."""
-    scale = float(np.exp(rng.uniform(np.log(5), np.log(20))))
+    scale = float(np.exp(rng.uniform(np.log(4), np.log(12))))
     home = np.array([rng.choice([-1, 1]) * rng.uniform(0.2, 0.5), rng.uniform(-0.4, 0.3)])
-    way = np.stack([smooth_noise(script.num_frames, scale, rng) for _ in range(2)], axis=1) * rng.uniform(0.03, 0.12)
-    radius, colour = float(rng.uniform(0.02, 0.055)), rgb(_BALLS[rng.integers(len(_BALLS))])
+    way = np.stack([smooth_noise(script.num_frames, scale, rng) for _ in range(2)], axis=1) * rng.uniform(0.05, 0.2)
+    radius, colour = float(rng.uniform(0.025, 0.06)), rgb(_BALLS[rng.integers(len(_BALLS))])
     return _Layer(Stroke(home + way, home + way, (radius, radius), colour, shadow=0.2), False)
 
 

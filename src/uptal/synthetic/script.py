@@ -174,13 +174,14 @@ def _choose_scene(label: int, shot: int, config: CorpusConfig, kind: Kind, index
 
 
 def _film(shots: tuple[Shot, ...], config: CorpusConfig, rng: np.random.Generator) -> Float[np.ndarray, "F 3"]:
-    """Camera path: a slow pan and zoom within each shot, and the jitter of a hand."""
+    """Camera path: a slow pan and zoom within each shot, and the unsteady hand that holds it."""
     paths = []
     for shot in shots:
         num = shot.end - shot.start
         drift = np.stack([smooth_noise(num, 25.0, rng) for _ in range(3)], axis=1) * (0.03, 0.015, 0.03)
-        jitter = np.stack([smooth_noise(num, 1.5, rng) for _ in range(3)], axis=1) * (0.002, 0.002, 0.001)
-        path = config.camera_motion * (drift + jitter)
+        hand = np.stack([smooth_noise(num, 1.5, rng) for _ in range(3)], axis=1) * (0.005, 0.005, 0.002)
+        unsteady = np.exp(0.7 * smooth_noise(num, 8.0, rng) - 0.25)[:, None]
+        path = config.camera_motion * (drift + hand * unsteady)
         aim = shot.figure_x * rng.uniform(0.0, 0.8)
-        paths.append(path * (1, 1, 0) + np.stack([np.full(num, aim), np.zeros(num), np.exp(path[:, 2])], axis=1))
+        paths.append(np.stack([aim + path[:, 0], path[:, 1], np.exp(path[:, 2])], axis=1))
     return np.concatenate(paths)
