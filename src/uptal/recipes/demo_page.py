@@ -23,6 +23,8 @@ from uptal.similarity import down_sample_and_move_backward, self_similarity, up_
 from uptal.train import choose_device
 from uptal.types import Segment, Timebase, Video
 
+NOISE = 0.03
+"""Difference in AUC (a fraction) below which one seed on 64 test videos says nothing."""
 INTERVAL = 8
 """Frames from one clip to the next: the corpus's actions are short."""
 
@@ -92,10 +94,14 @@ def finding(results: dict[str, Any]) -> str:
     pal, others = results["pal"], {m.key: results[m.key] for m in METHODS if m.key != "pal"}
     order = sorted(METHODS, key=lambda m: -results[m.key]["AUC"])
     ranking = " > ".join(f"{m.key} {100 * results[m.key]['AUC']:.1f}" for m in order)
-    beaten = [key for key, row in others.items() if pal["AUC"] > row["AUC"]]
-    verdict = f"PAL is above {' and '.join(beaten)}" if beaten else "PAL is below every other encoder"
+    above = [key for key, row in others.items() if pal["AUC"] - row["AUC"] >= NOISE]
+    below = [key for key, row in others.items() if row["AUC"] - pal["AUC"] >= NOISE]
+    tied = [key for key in others if key not in above + below]
+    words = [f"above {' and '.join(above)}"] * bool(above) + [f"below {' and '.join(below)}"] * bool(below)
+    words += [f"not to be told from {' and '.join(tied)} (less than {100 * NOISE:.0f} points apart)"] * bool(tied)
     return (
-        f"Proposal AUC: {ranking}. {verdict} after {pal['pairs']:,} pairs and {pal['seconds']:.0f} s of pre-training."
+        f"Proposal AUC: {ranking}. After {pal['pairs']:,} pairs and {pal['seconds']:.0f} s of pre-training PAL is "
+        f"{'; '.join(words)}."
     )
 
 

@@ -148,7 +148,7 @@ def demo() -> PretrainConfig:
 
 
 def demo_moco() -> PretrainConfig:
-    """MoCo-v2 with the demo's encoder and clip budget: eight times the videos a step; clips at the stride of extraction."""
+    """MoCo-v2 with the demo's encoder and clip budget: eight times the videos a step, at the stride of extraction."""
     base = with_region(small(moco()), min_stride=2, max_stride=2)
     optim = replace(base.optim, batch=8 * base.optim.batch, max_steps=DEMO_STEPS["demo_moco"])
     return replace(base, optim=optim, contrast=replace(base.contrast, queue=8 * base.contrast.queue))
