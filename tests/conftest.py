@@ -30,6 +30,11 @@ GOLDEN_STEMS = {
 }
 """Kinds of golden files that the tests of this project compare with, and how their names end."""
 
+GOLDEN_DATA = ("anet_sample_detection", "anet_val")
+"""Golden files that serve other tests as ground truth or expectation."""
+GOLDEN_LATER = ("align1d", "bb_", "gtad_", "lgi_", "vg_")
+"""Kinds whose models are not part of this version."""
+
 _compared: set[Path] = set()
 
 
@@ -38,6 +43,14 @@ def golden_files(stem: str) -> list[Path]:
     suffix = GOLDEN_STEMS[stem]
     names = [path for path in sorted(GOLDEN.rglob(f"{stem}*{suffix}")) if "expected" not in path.name]
     return [path for path in names if path.name == stem + suffix or path.name.startswith(stem + "_")]
+
+
+def unclaimed_files() -> list[Path]:
+    """Golden files of a kind that nothing here knows; a misspelt name must not pass for a comparison."""
+    known = {path for stem in GOLDEN_STEMS for path in golden_files(stem)}
+    files = [path for path in sorted(GOLDEN.rglob("*")) if path.name.endswith((".npz", ".json.gz"))]
+    others = [path for path in files if path not in known and "expected" not in path.name]
+    return [path for path in others if not path.name.startswith(GOLDEN_DATA + GOLDEN_LATER)]
 
 
 def golden_params(stem: str):
@@ -63,6 +76,13 @@ def real_videos() -> Path:
     return DATA
 
 
+def pytest_sessionfinish(session, exitstatus) -> None:
+    if "UPTAL_GOLDEN" in os.environ and unclaimed_files():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     if _compared:
         terminalreporter.write_line(f"golden: {len(_compared)} files compared")
+    if "UPTAL_GOLDEN" in os.environ and (unclaimed := unclaimed_files()):
+        terminalreporter.write_line(f"golden: no test claims {', '.join(path.name for path in unclaimed)}")
