@@ -56,7 +56,7 @@ def stored_pictures(
 
 def _decoder_type():
     try:
-        from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]  # pyright: ignore[reportMissingImports]
+        from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
     except (ImportError, RuntimeError, OSError) as error:
         raise ConfigError(
             "The decoder 'torchcodec' cannot be loaded. Install it with `pip install 'uptal[torchcodec]'` beside a "
