@@ -120,12 +120,13 @@ def test_a_boundary_is_neither_a_burst_nor_a_rest():
     assert abs(np.mean(around) - 1) < 0.06  # mean of about 160 starts whose spread is 0.4
 
 
+@pytest.mark.xfail(strict=True, reason="known defect: one step in about a thousand at a boundary reaches 2.0 radians")
 def test_limbs_never_leap():
     for index in range(20):
         script = write_script(CorpusConfig(), "untrimmed", index)
         steps = np.abs(np.diff(script.poses, axis=0))
         borders = [frame + k for i in script.instances for frame in (i.start, i.end) for k in range(-6, 6)]
-        assert steps[borders].max() < 2.4  # radians a frame; a fling raises the arms by 1.2, a burst may double it
+        assert steps[borders].max() < 1.6  # radians a frame; the quickest fling raises the arms by 1.2
 
 
 def test_instances_are_apart_and_long_enough():
