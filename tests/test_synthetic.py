@@ -229,7 +229,9 @@ def test_a_capsule_covers_its_area_and_nothing_else():
     ends = np.array([[15.3, 20.6]]), np.array([[40.3, 20.6]])
     draw_capsule(canvas, *ends, np.array([[6.0, 6.0]]), np.array([0.0, 200.0, 0.0]))
     covered = canvas[0, 1] > 0
-    assert abs(covered.sum() - (np.pi * 36 + 12 * 25)) < 88  # the soft edge: up to a pixel around 87 pixels
+    assert (
+        abs(covered.sum() - (np.pi * 36 + 12 * 25)) < 60
+    )  # the soft edge adds half a pixel along 88, and corners count whole
     assert not canvas[0, 0].any() and not canvas[0, 1, :10].any() and not canvas[0, 1, :, 50:].any()
 
 
