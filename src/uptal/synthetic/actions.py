@@ -182,14 +182,14 @@ def _march(phase):
 
 
 ACTIONS = (
-    Action(name="circle_outward", curve=_circle, winding=1),
-    Action(name="circle_inward", curve=_circle, winding=1, backward=True),
-    Action(name="fling_up", curve=_fling),
-    Action(name="fling_down", curve=_fling, backward=True),
     Action(name="star_jump", curve=_star_jump),
     Action(name="kick", curve=_kick),
     Action(name="arm_wave", curve=_arm_wave),
     Action(name="clap", curve=_clap),
+    Action(name="circle_outward", curve=_circle, winding=1),
+    Action(name="circle_inward", curve=_circle, winding=1, backward=True),
+    Action(name="fling_up", curve=_fling),
+    Action(name="fling_down", curve=_fling, backward=True),
     Action(name="squat_drop", curve=_squat),
     Action(name="squat_spring", curve=_squat, backward=True),
     Action(name="lean", curve=_lean),

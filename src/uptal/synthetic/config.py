@@ -49,7 +49,7 @@ class CorpusConfig:
     classes_per_video: int = 1
     """Distinct classes in one untrimmed video; 1 as in most of ActivityNet."""
 
-    period_frames: tuple[float, float] = (12.0, 24.0)
+    period_frames: tuple[float, float] = (14.0, 26.0)
     """Shortest and longest period of an action, log-uniform; one video keeps one tempo."""
     period_drift: float = 0.15
     """Slow relative change of the period inside an instance (standard deviation of its logarithm)."""
@@ -59,12 +59,18 @@ class CorpusConfig:
     """How differently performers move: standard deviation of the logarithm of the size of their arm and of their body
     movements, and of the angle (radians) at which they hold their arms; one video has one performer."""
     idle_speed: float = 1.0
-    """Joint speed of the idle motion relative to that of the actions; 1 is calibrated to equal frame differences."""
+    """Speed of the idle motion along the curves of the actions, relative to the actions."""
     idle_amplitude: float = 1.0
-    """Size of the idle motion relative to the range of poses that the actions reach."""
+    """Size of the idle motion relative to the actions."""
+    idle_dwell: tuple[float, float] = (0.4, 0.9)
+    """Shortest and longest stretch of one action's curve that an idle limb follows, in periods; drawn uniformly."""
+    hand_over: float = 0.65
+    """Time in which a limb passes from one curve to the next, in and out of actions as well, in periods."""
     idle_symmetry: float = 0.5
     """Probability that both arms (or both legs) share one idle path, so that symmetry does not mean action."""
 
+    figure_height: tuple[float, float] = (0.5, 0.66)
+    """Smallest and largest figure, in frame heights; one shot keeps one distance."""
     scene_bank: int = 24
     """Number of scenes that all videos share; 0 gives every shot a scene of its own."""
     scene_class_correlation: float = 0.0
@@ -118,8 +124,12 @@ class CorpusConfig:
         for name in ("validation_share", "scene_class_correlation", "p_prop", "p_absent", "p_cut", "idle_symmetry"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
         for name in ("cut_rate", "max_distractors", "camera_motion", "flicker", "noise", "min_gap_frames",
-                     "scene_bank", "period_drift", "amplitude_drift", "style", "idle_amplitude", "crf"):  # fmt: skip
+                     "scene_bank", "period_drift", "amplitude_drift", "style", "idle_amplitude", "hand_over",
+                     "crf"):  # fmt: skip
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        low, high = self.figure_height
+        _require(0 < low <= high <= 1, "figure_height", self.figure_height, "(low, high) in (0, 1]")
+        _require(0 < self.idle_dwell[0] <= self.idle_dwell[1], "idle_dwell", self.idle_dwell, "(low, high)")
         _require(self.idle_speed > 0, "idle_speed", self.idle_speed, "positive")
 
     @property
@@ -139,8 +149,11 @@ def unique_scenes(config: CorpusConfig) -> CorpusConfig:
 
 
 def web_like(config: CorpusConfig) -> CorpusConfig:
-    """Corpus C: objects that belong to actions, an actor who leaves, changes of shot, scenes that go with classes."""
-    return replace(config, scene_class_correlation=0.5, p_prop=0.5, p_absent=0.3, p_cut=0.4, cut_rate=0.6)
+    """Corpus C: objects that belong to actions, an actor who leaves, changes of shot, scenes that go with classes.
+
+    Each as often as leaves frame differences and single frames without an advantage (docs/decisions/0013).
+    """
+    return replace(config, scene_class_correlation=0.25, p_prop=0.25, p_absent=0.1, p_cut=0.15, cut_rate=1.5)
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:

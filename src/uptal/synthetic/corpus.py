@@ -3,6 +3,7 @@
     DIR/trimmed/trimmed_00000.mp4 …      one action each
     DIR/untrimmed/untrimmed_00000.mp4 …  actions and gaps
     DIR/annotations.json                 the untrimmed videos, in the layout of ActivityNet
+    DIR/queries.csv                      sentences about them and when they are true
     DIR/trimmed.csv                      video,label
     DIR/corpus.json                      settings and their digest
 
@@ -32,8 +33,9 @@ from uptal.files import atomic_write
 from uptal.synthetic.config import CorpusConfig, Kind
 from uptal.synthetic.render import render_video
 from uptal.synthetic.script import annotate, video_id
+from uptal.synthetic.sentences import write_queries
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever equal settings give other frames than before."""
 
 _Job = tuple[Kind, int]
@@ -62,6 +64,7 @@ def synthesize(out: Path, config: CorpusConfig, *, workers: int | None = None, p
         pass
     _write_class_list(out, config)
     _write_annotations(out, config)
+    write_queries(out / "queries.csv", config)
 
 
 def config_digest(config: CorpusConfig) -> str:

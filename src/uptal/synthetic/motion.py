@@ -1,23 +1,30 @@
-"""Poses over time: actions with drifting tempo and, handed over limb by limb, the idle motion between them.
+"""Poses over time: for every limb a chain of takes, each a stretch of some action's curve, faded into one another.
 
-What idle limbs do is left to `idle.py`. Letters: F frames, J = 12 joint numbers.
+In an action all limbs share one take: one class, one phase, one direction, for as long as it lasts. Between actions
+every limb draws short takes of its own from the same curves. Speeds, sizes, places and hand-overs follow the same laws
+in both, so that what sets an action apart is that the limbs agree and go on, and not how much or where they move.
+Letters: F frames, J = 12 joint numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, UNITS
+from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, SHOULDERS, UNITS
 from uptal.synthetic.config import CorpusConfig
-from uptal.synthetic.idle import Anchor, Knots, idle, random_bursts, random_knots, smooth_noise
+from uptal.synthetic.noise import smooth_noise
 from uptal.synthetic.tempo import pace
 
-_EASE = 4
-"""Frames around a boundary within which arms and body, one after the other, enter or leave an action."""
+_STAGGER = 3
+"""Frames by which the limbs may begin and end an action earlier or later than annotated, each on its own."""
+_QUICKEST = 8
+"""Frames that passing from one curve to the next takes at least, so that no limb leaps."""
+_SIZES = (0.5, 1.3)
+"""Smallest and largest movements: the quickest at the shortest period turns an arm by 1.4 radians a frame."""
 
 
 @dataclass(frozen=True)
@@ -29,83 +36,142 @@ class Instance:
     label: int
 
 
+@dataclass(frozen=True)
+class Take:
+    """From `start` on a limb follows an action's curve."""
+
+    start: int
+    label: int
+    origin: int
+    """Frame at which the curve is at `phase`; all limbs of an action have the same."""
+    phase: float
+    direction: int
+    """1 forward, -1 backward."""
+    size: float = 1.0
+    """Of the way from the mean pose, beside what actions have."""
+    speed: float = 1.0
+    """Beside that of actions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How one performer moves throughout a video, in actions and between them."""
+
+    tempo: float
+    """Period of an action of average pace, in frames."""
+    clock: Float[np.ndarray, " F"]
+    """Periods of average pace that have gone by."""
+    amplitude: dict[str, Float[np.ndarray, " F"]]
+    """Size of the movements of each unit, about 1."""
+    lift: float
+    """Radians by which the arms are held higher."""
+
+
 def move(
     instances: Sequence[Instance], num_frames: int, config: CorpusConfig, rng: np.random.Generator
 ) -> Float[np.ndarray, "F 12"]:
     """Poses of one figure over a whole video; `instances` are ordered and do not overlap."""
-    low, high = np.log(config.period_frames)
-    tempo = float(np.exp(rng.uniform(low, high)))
-    runs = [_perform(instance, tempo, config, rng) for instance in instances]
-    gaps = [_plan_gap(num_frames, tempo, config, rng) for _ in range(len(instances) + 1)]
-    bursts = random_bursts(num_frames + 1, tempo, rng)
+    manner = _draw_manner(num_frames, config, rng)
+    chains = _plan(instances, num_frames, manner.tempo, config, rng)
     poses = np.empty((num_frames, NUM_JOINTS))
     for unit, columns in UNITS.items():
-        takes = [_take(i, run[:, columns], num_frames, rng) for i, run in zip(instances, runs, strict=True)]
-        poses[:, columns] = _weave(unit, takes, [gap[unit] for gap in gaps], bursts, tempo, config, rng)
+        poses[:, columns] = _follow(unit, chains[unit], manner, config)
+    poses[:, list(SHOULDERS)] += manner.lift
     poses[:, -1] = np.maximum(poses[:, -1], 0.0)  # nobody hops into the ground
     return poses
 
 
-def _plan_gap(num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> dict[str, Knots]:
-    """Poses to visit in a gap; now and then the right arm goes the way of the left one."""
-    knots = {unit: random_knots(unit, num_frames, tempo, config, rng) for unit in UNITS}
-    return knots | {"right arm": knots["left arm"]} if rng.uniform() < config.idle_symmetry else knots
+def draw_tempo(config: CorpusConfig, rng: np.random.Generator) -> float:
+    """Frames of a period of average pace: the first draw from the generator of a video's poses."""
+    low, high = np.log(config.period_frames)
+    return float(np.exp(rng.uniform(low, high)))
 
 
-def _perform(instance: Instance, tempo: float, config: CorpusConfig, rng: np.random.Generator):
-    """Poses of an action over its frames and `_EASE` + 1 more on either side: (F, 12)."""
-    num_frames, action = instance.end - instance.start + 2 * (_EASE + 1), ACTIONS[instance.label]
-    period = tempo * pace(config.num_classes)[instance.label]
-    drift = config.period_drift * smooth_noise(num_frames, 1.5 * tempo, rng)
-    phase = rng.uniform(0, 2) + np.cumsum(np.exp(drift) / period)
-    amplitude = np.empty((num_frames, NUM_JOINTS))
-    for columns in UNITS.values():
-        noise = 0.8 * smooth_noise(num_frames, 0.6 * period, rng) + 0.6 * rng.standard_normal()
-        amplitude[:, columns] = np.clip(1 + config.amplitude_drift * noise, 0.5, 1.5)[:, None]
-    return action.poses(phase, amplitude)
+def _draw_manner(num_frames: int, config: CorpusConfig, rng: np.random.Generator) -> Manner:
+    tempo = draw_tempo(config, rng)
+    drift = np.clip(config.period_drift * smooth_noise(num_frames, 1.5 * tempo, rng), -0.2, 0.2)
+    arms, body = np.exp(config.style * rng.standard_normal(2))
+    sizes = {"left arm": arms, "right arm": arms, "body": body}
+    amplitude = {}
+    for unit, size in sizes.items():
+        noise = config.amplitude_drift * smooth_noise(num_frames, 0.8 * tempo, rng)
+        amplitude[unit] = np.clip(size * (1 + noise), *_SIZES)
+    lift = float(config.style * rng.standard_normal())
+    return Manner(tempo=tempo, clock=np.cumsum(np.exp(drift)) / tempo, amplitude=amplitude, lift=lift)
 
 
-@dataclass(frozen=True)
-class _Take:
-    """The part of one unit in an action: frames [start, end), with one frame more on either side in `values`."""
-
-    start: int
-    end: int
-    values: Float[np.ndarray, "_ J"]
-
-    def entry(self) -> Anchor:
-        return Anchor(self.values[1], (self.values[2] - self.values[0]) / 2)
-
-    def exit(self) -> Anchor:
-        return Anchor(self.values[-2], (self.values[-1] - self.values[-3]) / 2)
-
-
-def _take(instance: Instance, run: Float[np.ndarray, "_ J"], num_frames: int, rng: np.random.Generator) -> _Take:
-    """Draw when a unit enters and leaves an action."""
-    head, tail = (int(shift) for shift in rng.integers(-_EASE, _EASE + 1, size=2))
-    start, end = max(0, instance.start + head), min(num_frames, instance.end + tail)
-    first = start - instance.start + _EASE
-    return _Take(start, end, run[first : first + end - start + 2])
+def _plan(
+    instances: Sequence[Instance], num_frames: int, tempo: float, config: CorpusConfig, rng: np.random.Generator
+) -> dict[str, list[Take]]:
+    """The takes of every unit over the video."""
+    chains: dict[str, list[Take]] = {unit: [] for unit in UNITS}
+    frame = 0
+    for instance in (*instances, None):
+        end = num_frames if instance is None else instance.start
+        if end > frame:
+            _idle(chains, frame, end, tempo, config, rng)
+        if instance is not None:
+            phase = float(rng.uniform(0, 2))
+            for chain in chains.values():
+                start = _staggered(instance.start, rng) if chain else 0
+                chain.append(Take(start, instance.label, instance.start, phase, 1))
+            frame = instance.end
+    return chains
 
 
-def _weave(
-    unit: str,
-    takes: list[_Take],
-    gaps: list[Knots],
-    bursts: Float[np.ndarray, " _"],
-    tempo: float,
-    config: CorpusConfig,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "F J"]:
-    """The path of one unit over the video: idle, action, idle, …"""
-    path = np.empty((len(bursts) - 1, takes[0].values.shape[1]))
-    frame, here = 0, None
-    for take, knots in zip(takes, gaps[:-1], strict=True):
-        path[frame : take.start], goal = idle(
-            unit, knots, here, take.entry(), bursts[frame : take.start + 1], tempo, config, rng
-        )
-        turned = _Take(take.start, take.end, take.values + (goal.pose - take.values[1]))  # whole turns of a shoulder
-        path[take.start : take.end] = turned.values[1:-1]
-        frame, here = take.end, turned.exit()
-    path[frame:], _ = idle(unit, gaps[-1], here, None, bursts[frame:], tempo, config, rng)
+def _idle(
+    chains: dict[str, list[Take]], start: int, end: int, tempo: float, config: CorpusConfig, rng: np.random.Generator
+) -> None:
+    """Append the takes of a gap; now and then the right arm goes the way of the left one."""
+    together = rng.uniform() < config.idle_symmetry
+    for unit, chain in chains.items():
+        if unit == "right arm" and together:
+            chain.extend(take for take in chains["left arm"] if take.start >= start - _STAGGER and take not in chain)
+            continue
+        chain.extend(_wander(_staggered(start, rng) if chain else 0, end, tempo, config, rng))
+
+
+def _wander(start: int, end: int, tempo: float, config: CorpusConfig, rng: np.random.Generator) -> Iterator[Take]:
+    """Short takes of any class, phase and direction, from `start` until before `end`."""
+    low, high = config.idle_dwell
+    frame = float(start)
+    while frame < end - _STAGGER - 1 or frame == start:
+        label, direction = int(rng.integers(config.num_classes)), int(rng.choice((-1, 1)))
+        here, phase = round(frame), float(rng.uniform(0, 2))
+        yield Take(here, label, here, phase, direction, config.idle_amplitude, config.idle_speed)
+        frame += max(2.0, tempo * rng.uniform(low, high))
+
+
+def _staggered(frame: int, rng: np.random.Generator) -> int:
+    return max(0, frame + int(rng.integers(-_STAGGER, _STAGGER + 1)))
+
+
+def _follow(unit: str, takes: Sequence[Take], manner: Manner, config: CorpusConfig) -> Float[np.ndarray, "F J"]:
+    """The path of one unit: every take is faded in over the one before."""
+    num_frames, half = len(manner.clock), max(_QUICKEST, config.hand_over * manner.tempo) / 2
+    path = np.zeros((num_frames, UNITS[unit].stop - UNITS[unit].start))
+    for place, take in enumerate(takes):
+        first = 0 if place == 0 else max(0, int(np.ceil(take.start - half)))
+        last = num_frames if place + 2 >= len(takes) else min(num_frames, int(takes[place + 2].start + half) + 1)
+        frames = np.arange(first, last)
+        values = _run(unit, take, frames, manner, config)
+        if place == 0:
+            path[first:last] = values
+            continue
+        middle = min(max(take.start, first), last - 1)
+        if unit != "body":  # a shoulder goes the shorter way round
+            values[:, 0] += 2 * np.pi * np.round((path[middle, 0] - values[middle - first, 0]) / (2 * np.pi))
+        share = np.clip((frames - take.start + half) / (2 * half), 0.0, 1.0)
+        share = (share * share * (3 - 2 * share))[:, None]
+        path[first:last] += share * (values - path[first:last])
     return path
+
+
+def _run(unit: str, take: Take, frames, manner: Manner, config: CorpusConfig) -> Float[np.ndarray, "_ J"]:
+    """Poses of one unit along a take."""
+    clock = manner.clock
+    origin = min(take.origin, len(clock) - 1)
+    gone = (clock[frames] - clock[origin]) / pace(config.num_classes)[take.label]
+    amplitude = (take.size * manner.amplitude[unit][frames])[:, None]
+    phase = take.phase + take.direction * take.speed * gone
+    return ACTIONS[take.label].poses(phase, amplitude)[:, UNITS[unit]]

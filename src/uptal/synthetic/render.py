@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from uptal.synthetic.config import CorpusConfig, Kind
 from uptal.synthetic.figure import Skeleton, Stroke, draw_figure, dress, hold, pose_skeleton, rgb
-from uptal.synthetic.idle import smooth_noise
+from uptal.synthetic.noise import smooth_noise
 from uptal.synthetic.paint import darken_ellipse, draw_capsule
 from uptal.synthetic.scenes import paint_scene
 from uptal.synthetic.script import Script, Shot, rng_for, write_script
@@ -27,8 +27,12 @@ _BALLS = ("d62828", "f77f00", "fcbf49", "2a9d8f", "457b9d", "9d4edd", "ff70a6", 
 def render_video(config: CorpusConfig, kind: Kind, index: int) -> tuple[UInt8[np.ndarray, "F H W 3"], Video]:
     """Frames (RGB) and annotation of one video: a pure function of (config, kind, index)."""
     script = write_script(config, kind, index)
+    return render_script(script, config, rng_for(config, kind, index, 5)), script.video
+
+
+def render_script(script: Script, config: CorpusConfig, rng: np.random.Generator) -> UInt8[np.ndarray, "F H W 3"]:
+    """Frames (RGB) of a script, whoever wrote it."""
     height, width = config.shape
-    rng = rng_for(config, kind, index, 5)
     skeleton = pose_skeleton(script.poses)
     layers = _layers(script, skeleton, config, rng)
     grain = config.noise * rng.standard_normal((3, 2 * height, 2 * width)).astype(np.float32)
@@ -42,7 +46,7 @@ def render_video(config: CorpusConfig, kind: Kind, index: int) -> tuple[UInt8[np
             for layer in layers:
                 _draw(canvas, layer, frames, shot, script)
             film[frames] = _expose(canvas, script.brightness[frames], grain, rng)
-    return film, script.video
+    return film
 
 
 @dataclass(frozen=True)

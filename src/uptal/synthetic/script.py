@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from uptal.synthetic.config import CorpusConfig, Kind
-from uptal.synthetic.idle import smooth_noise
 from uptal.synthetic.motion import Instance, move
+from uptal.synthetic.noise import smooth_noise
 from uptal.types import Segment, Video
 
 _STREAMS = {"trimmed": 1, "untrimmed": 2}
@@ -151,7 +151,7 @@ def _shoot(
             scene=_choose_scene(label, place, config, kind, index, rng),
             figure_x=float(rng.uniform(-0.2, 0.2)),
             ground_y=float(rng.uniform(0.36, 0.43)),
-            figure_height=float(rng.uniform(0.5, 0.66)),
+            figure_height=float(rng.uniform(*config.figure_height)),
             absent=_inside(start, away),
         )
         for place, (start, end) in enumerate(spans)

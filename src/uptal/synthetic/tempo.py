@@ -10,11 +10,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, UNITS, Action
+from uptal.synthetic.actions import ACTIONS, Action
 from uptal.synthetic.figure import Skeleton, pose_skeleton
-
-_NEUTRAL = np.array([1.4, 0.1, 1.4, 0.1, 0.15, 0.2, 0.15, 0.2, 0.0, 0.0, 0.0, 0.0])
-"""A standing pose with the arms held out, for the units that are not looked at."""
 
 
 @cache
@@ -22,21 +19,6 @@ def pace(num_classes: int) -> tuple[float, ...]:
     """Factor on the period of each of the first classes; 1 on average."""
     areas = np.array([brushed_area(_two_periods(action)).sum() for action in ACTIONS[:num_classes]])
     return tuple(float(value) for value in areas / areas.mean())
-
-
-@cache
-def unit_area(unit: str, num_classes: int) -> float:
-    """Area that one unit brushes over in a period of the average pace, on average over the classes."""
-    columns = UNITS[unit]
-    areas = [unit_areas(unit, _two_periods(action)[:, columns]).sum() / 2 for action in ACTIONS[:num_classes]]
-    return float(np.mean(np.array(areas) / np.array(pace(num_classes))))
-
-
-def unit_areas(unit: str, values: Float[np.ndarray, "F J"]) -> Float[np.ndarray, " F-1"]:
-    """Area that one unit brushes over from each frame to the next while the others keep still."""
-    poses = np.broadcast_to(_NEUTRAL, (len(values), NUM_JOINTS)).copy()
-    poses[:, UNITS[unit]] = values
-    return brushed_area(poses)
 
 
 def brushed_area(poses: Float[np.ndarray, "F 12"]) -> Float[np.ndarray, " F-1"]:

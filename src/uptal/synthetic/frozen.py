@@ -1,0 +1,39 @@
+"""The three corpora that experiments are run on, and the digests that say whether they are still the same.
+
+Their knobs are set by the gate (`benchmarks/corpus_gate.py`) and by looking at them, with no result of PAL or MoCo at
+hand. The demo's corpus is none of them and shares no seed with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from uptal.synthetic.config import CorpusConfig, unique_scenes, web_like
+from uptal.synthetic.render import render_video
+
+_CPU = CorpusConfig(size=32, num_trimmed=900, num_untrimmed=160, trimmed_frames=80, untrimmed_frames=256)
+"""What they have in common at the size of a laptop; for a GPU, other sizes and numbers of the same corpora."""
+
+CORPORA = {
+    "A": unique_scenes(replace(_CPU, seed=101)),
+    "B": replace(_CPU, seed=202),
+    "C": web_like(replace(_CPU, seed=303)),
+}
+"""A: every shot has a scene of its own. B: all share two dozen scenes. C: as from the web, with props and cuts."""
+
+DIGESTS: dict[str, str] = {
+    "A": "e82b2c5590ecc5cf56ede99e27baadaac8f3e8ac81d2a37a99e157e71d2fd9be",
+    "B": "b5ace27a0e7d9bcf6106fe19e02065480a34d2be4bb58c9e70666e678b90e937",
+}
+"""`frames_digest` of each corpus that is frozen (docs/decisions/0013-corpus-gate.md). Of the others, knobs and seeds may
+still change, and no experiment should be quoted."""
+
+
+def frames_digest(config: CorpusConfig) -> str:
+    """SHA-256 over frames of one trimmed and one untrimmed video."""
+    digest = hashlib.sha256()
+    for kind in ("trimmed", "untrimmed"):
+        frames, _ = render_video(config, kind, 0)
+        digest.update(frames[:: len(frames) // 8].tobytes())
+    return digest.hexdigest()
