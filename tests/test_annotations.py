@@ -133,7 +133,7 @@ def test_columns_may_stand_in_any_order_with_spaces_capitals_blank_lines_and_oth
 def test_empty_instances_and_those_beyond_the_end_are_taken_and_counted(write):
     odd = [{"segment": [5, 5], "label": "Jump"}, {"segment": [20, 31], "label": "Run"}]
     summary = summarise(read_activitynet(write(changed(OFFICIAL, "database", "abc", "annotations", to=odd))))
-    assert (summary.instances, summary.zero_length, summary.beyond_duration) == (2, 1, 1)
+    assert (summary.instances, len(summary.zero_length), len(summary.beyond_duration)) == (2, 1, 1)
     assert (summary.labels, summary.subsets) == (("Jump", "Run"), {"validation": 1})
 
 
@@ -443,6 +443,27 @@ def test_ids_on_either_side_only_are_told():
 )
 def test_known_habits_of_naming_are_pointed_out(annotated, at_hand, hint):
     assert match_ids(annotated, at_hand).hint == hint
+
+
+@pytest.mark.slow
+def test_two_hundred_megabytes_are_read_whole_and_a_cut_file_is_told(tmp_path):
+    """As many predictions as 4,000 videos with 500 each."""
+    row = (
+        '{"segment": [12.345678901234567, 23.456789012345678], "label": "Playing the bagpipes", "score": 0.98765432101}'
+    )
+    video = ", ".join([row] * 500)
+    path = tmp_path / "large.json"
+    with path.open("w") as file:
+        file.write('{"version": "VERSION 1.3", "results": {')
+        file.writelines(f'{", " * bool(n)}"v{n}": [{video}]' for n in range(4000))
+        file.write('}, "external_data": {}}')
+    assert path.stat().st_size >= 200e6
+    found = read_detections(path)
+    assert len(found) == 4000 and all(len(each) == 500 for each in found.values())
+    with path.open("r+b") as file:
+        file.truncate(150_000_000)
+    with pytest.raises(AnnotationError, match=r"this is not JSON .*Is the file complete"):
+        read_detections(path)
 
 
 @pytest.mark.parametrize("id", ["abc", "-abc_1", "video.test 1", "héllo", "a" * 200])

@@ -22,14 +22,14 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise place.error(f"cannot be read ({error.strerror or error}). Check the path.") from error
-    if not data.strip():
-        raise place.error("the file is empty; expected annotations as JSON or CSV.")
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         where = place.inside(f"line {line}")
         raise where.error(f"byte 0x{data[error.start]:02x} is not UTF-8 text. Save the file as UTF-8.") from None
+    if not content.strip():
+        raise place.error("the file is empty; expected annotations as JSON or CSV.")
     if "\0" in content:
         raise place.error("this is a binary file; expected JSON or CSV text.")
     return content

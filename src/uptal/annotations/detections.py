@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,35 @@ _Row = tuple[float, float, float, str | None]
 _HUGE = sys.float_info.max
 
 
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A file of predictions: what was found, and what the file says about how."""
+
+    found: dict[str, Detections]
+    """Predictions of each video, in file order."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What `uptal predict` noted (the file's key `uptal`); empty in files from elsewhere."""
+
+
 def read_detections(path: str | Path) -> dict[str, Detections]:
     """Detections or proposals of each video, by id, in file order.
 
     The layout is ActivityNet's submission: `{"results": {id: [{"segment": [start, end], "score", "label"}]}}`, seconds;
     proposals have no label. Segments are taken as they stand, even where they end before they start or begin before 0,
     as the official evaluators do: such predictions count as wrong, they do not stop the evaluation of the others.
+    Scores may have any finite size, since they only rank.
 
     Raises:
         AnnotationError: The file is something else; the message names video, entry and field.
+    """
+    return read_submission(path).found
+
+
+def read_submission(path: str | Path) -> Submission:
+    """The predictions of `read_detections` together with what the file says about their making.
+
+    Raises:
+        AnnotationError: As `read_detections`.
     """
     path = Path(path)
     place = Place(path)
@@ -39,15 +60,27 @@ def read_detections(path: str | Path) -> dict[str, Detections]:
         raise place.error(f'found the keys {sorted(top)[:5]}, expected "results".{hint}')
     results = record(top.pop("results"), place.inside("results"), "an object {id: predictions}")
     found = {}
-    for id in list(results):
-        found[id] = _video(
-            id, results.pop(id), place.inside(f"video {quoted(id)}")
-        )  # popped: a big file shrinks as it goes
-    return found
+    for id in list(results):  # popped: a big file shrinks as it goes
+        found[id] = _video(id, results.pop(id), place.inside(f"video {quoted(id)}"))
+    about = top.get("uptal", {})
+    return Submission(found=found, about=record(about, place.inside("uptal"), "an object"))
 
 
-def write_detections(path: str | Path, found: Mapping[str, Detections], version: str = "VERSION 1.3") -> None:
+def write_detections(
+    path: str | Path,
+    found: Mapping[str, Detections],
+    version: str = "VERSION 1.3",
+    about: Mapping[str, Any] | None = None,
+    external: str | None = None,
+) -> None:
     """Write the submission JSON that `read_detections` and the official evaluators read, one video a line.
+
+    Args:
+        path: The file.
+        found: Predictions of each video.
+        version: The benchmark's version, as its server wants it.
+        about: How the predictions were made; stands under the key `uptal`, which the official evaluators pass over.
+        external: What outside data were used, in words, for the official key `external_data`.
 
     Raises:
         AnnotationError: A time or score is not finite, or a name is not valid Unicode.
@@ -58,7 +91,9 @@ def write_detections(path: str | Path, found: Mapping[str, Detections], version:
         for index, (id, each) in enumerate(_checked(found, path).items()):
             entries = [_entry(*row) for row in _rows_of(each)]
             file.write(("," if index else "") + f"\n{json.dumps(id)}: {json.dumps(entries)}")
-        file.write('},\n"external_data": {}}\n')
+        outside = {} if external is None else {"used": True, "details": external}
+        noted = "" if about is None else f',\n"uptal": {json.dumps(dict(about))}'
+        file.write(f'}},\n"external_data": {json.dumps(outside)}{noted}}}\n')
 
 
 def write_csv(path: str | Path, found: Mapping[str, Detections]) -> None:

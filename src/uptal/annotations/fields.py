@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uptal.errors import AnnotationError
@@ -27,10 +30,22 @@ class Place:
     """The file."""
     at: str = ""
     """The way to the value in words, e.g. `line 3, column 'end'` or `video 'a', annotations[2]`."""
+    problems: list[str] | None = field(default=None, compare=False)
+    """Where the messages of `excused` blocks are collected; None raises the first one instead."""
 
     def inside(self, step: str) -> Place:
         """The place one step further in."""
-        return Place(self.path, f"{self.at}, {step}" if self.at else step)
+        return Place(self.path, f"{self.at}, {step}" if self.at else step, self.problems)
+
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """A block about one instance: where problems are collected, its error is noted and the instance left out."""
+        try:
+            yield
+        except AnnotationError as error:
+            if self.problems is None:
+                raise
+            self.problems.append(str(error))
 
     def error(self, problem: str) -> AnnotationError:
         """The error to raise; `problem` says what was found, what was expected, and what to do."""
@@ -52,6 +67,8 @@ def number(value: object, place: Place, expected: str = "a number") -> float:
     try:
         result = float(value)
     except (ValueError, OverflowError):
+        if isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value):
+            expected += f" with a decimal point ({value.strip().replace(',', '.')})"
         raise place.wrong(value, expected) from None
     if not math.isfinite(result):
         raise place.wrong(value, expected + ", neither NaN nor infinite")

@@ -1,13 +1,63 @@
-"""Detections of one video as subtitles, so that any player shows them: SubRip (.srt) and WebVTT (.vtt)."""
+"""Segments of one video as subtitles, SubRip (.srt) and WebVTT (.vtt): detections out, for players, and labels in."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from uptal.annotations.fields import Place
+from uptal.annotations.gathering import Row, instance
 from uptal.files import atomic_write
 from uptal.types import Detections, Segment
+
+_CUE = re.compile(r"\s*((?:\d+:)?\d+:\d+[.,]\d+)\s*-->\s*((?:\d+:)?\d+:\d+[.,]\d+)(?:\s.*)?$")
+_SCORE = re.compile(r"\s*\(\d\.\d\d\)$")
+"""The score that `write_srt` and `write_vtt` put behind a label."""
+
+
+def is_subtitles(begin: str) -> bool:
+    """Whether a file that begins like this holds subtitles."""
+    return begin.startswith("WEBVTT") or any(_CUE.match(line) for line in begin.splitlines()[:3])
+
+
+def subtitle_rows(content: str, place: Place) -> Iterator[Row]:
+    """Every cue as an instance, its text as the label; the file's name is the video's.
+
+    A score behind the label, as `uptal detect` writes it, is left out, so that its subtitles can be corrected in a
+    subtitle editor and used as annotations. The tags of WebVTT are left out, too.
+
+    Raises:
+        AnnotationError: A cue has no text or ends before it starts; the message names the line.
+    """
+    yield Row(place=place, video=place.path.stem, segment=None)
+    lines = content.splitlines()
+    for index, line in enumerate(lines):
+        match = _CUE.match(line)
+        if match is None:
+            continue
+        here = place.inside(f"line {index + 1}")
+        spoken = lines[index + 1 :]
+        end = next((number for number, each in enumerate(spoken) if not each.strip()), len(spoken))
+        words = html.unescape(re.sub(r"</?[A-Za-z][^>]*>", "", " ".join(spoken[:end])))
+        with here.excused():
+            label = _SCORE.sub("", " ".join(words.split()))
+            yield Row(
+                place=here, video=place.path.stem, segment=instance(_seconds(match[1]), _seconds(match[2]), label, here)
+            )
+
+
+def _seconds(clock: str) -> float:
+    """Seconds of a time such as `01:02:03,046` or `02:03.046`.
+
+    >>> _seconds("01:02:03,046")
+    3723.046
+    """
+    seconds = 0.0
+    for part in clock.replace(",", ".").split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
 
 
 def write_srt(path: str | Path, found: Detections) -> None:

@@ -1,37 +1,51 @@
-"""Readers of what people annotated: ActivityNet's JSON and its relatives, CSV tables, lists of labels."""
+"""Readers of what people annotated: which of the formats a file is in, and ActivityNet's own.
+
+The other formats stand in files of their own beside this one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
+from uptal.annotations import elan, label_studio, subtitles, tables, thumos, via
 from uptal.annotations.content import parse_json, parse_table, read_text
-from uptal.annotations.fields import Place, number, pair, quoted, record, rows, span, text
+from uptal.annotations.fields import Place, pair, quoted, record, rows, text
+from uptal.annotations.gathering import gather, instance, merge, some
 from uptal.errors import AnnotationError
-from uptal.types import Segment, Video
+from uptal.files import digest
+from uptal.types import Video
 
-Entry = TypeVar("Entry")
+_ENDINGS = (".eaf", ".srt", ".vtt", ".json", ".csv")
+"""Files that a folder of annotations may hold, one or several videos each."""
 
-_ROUNDING = 0.01
 
+def read_annotations(
+    path: str | Path,
+    subset: str | None = None,
+    *,
+    problems: list[str] | None = None,
+    fps: float | int | None = None,
+) -> dict[str, Video]:
+    """Annotated videos from any file or folder in a format of this package; the content tells which, not the name.
 
-def read_annotations(path: str | Path, subset: str | None = None) -> dict[str, Video]:
-    """Annotated videos from any file this module reads; the content tells which, not the name.
+    ActivityNet's JSON (or the BMN layout), CSV with columns video,start,end,label, THUMOS'14's class files or G-TAD's
+    tables, ELAN, the VGG Image Annotator, Label Studio, subtitles (SRT, WebVTT). A folder holds THUMOS'14's class
+    files, or files of the other kinds that annotate different videos.
 
     Args:
-        path: ActivityNet JSON (or the BMN layout), or CSV with columns video,start,end,label.
+        path: The file or folder.
         subset: Keep only the videos of this split.
+        problems: Collects what is wrong with single instances, which are then left out; None stops at the first.
+        fps: Frames per second, for Label Studio's ranges of frames where the export does not tell.
 
     Raises:
-        AnnotationError: The file cannot be read as either; the message names the place.
+        AnnotationError: It cannot be read as any of these; the message names the place.
     """
-    path = Path(path)
-    content = read_text(path)
-    parse = _from_json if content.lstrip()[:1] in ("{", "[") else _from_table
-    return _of_subset(parse(content, path), subset, path)
+    place = Place(Path(path), problems=problems)
+    videos = _from_folder(place, fps) if place.path.is_dir() else _from_file(place, fps)
+    return _of_subset(videos, subset, place.path)
 
 
 def read_activitynet(path: str | Path, subset: str | None = None) -> dict[str, Video]:
@@ -49,14 +63,11 @@ def read_activitynet(path: str | Path, subset: str | None = None) -> dict[str, V
         AnnotationError: The file is something else; the message names video and field.
     """
     path = Path(path)
-    return _of_subset(_from_json(read_text(path), path), subset, path)
+    return _of_subset(_from_activitynet(parse_json(read_text(path), path), Place(path)), subset, path)
 
 
 def read_csv(path: str | Path, subset: str | None = None) -> dict[str, Video]:
-    """Annotated videos from a table with a header and the columns video,start,end,label, by id, in file order.
-
-    Optional columns: subset, duration (seconds); others are ignored. One row is one instance; a row whose start, end
-    and label are empty declares a video without any.
+    """Annotated videos from a table (see `tables.table_rows`), by id, in file order.
 
     Args:
         path: The file.
@@ -66,7 +77,8 @@ def read_csv(path: str | Path, subset: str | None = None) -> dict[str, Video]:
         AnnotationError: The file is something else; the message names line and column.
     """
     path = Path(path)
-    return _of_subset(_from_table(read_text(path), path), subset, path)
+    place = Place(path)
+    return _of_subset(gather(tables.table_rows(read_text(path), place), place), subset, path)
 
 
 def read_labels(path: str | Path) -> dict[str, str]:
@@ -82,54 +94,72 @@ def read_labels(path: str | Path) -> dict[str, str]:
         if id in labels:
             raise place.error(f"video {quoted(id)} is listed twice. Remove one of the two rows.")
         labels[id] = text(row["label"], place.inside("column 'label'"), "a label")
-    return _some(labels, path)
+    return some(labels, Place(path))
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnnotationSummary:
-    """What a set of annotations holds, and how much of it is odd though allowed."""
+def annotations_digest(path: str | Path) -> str:
+    """SHA-256 of a file of annotations; of a folder, over the names and contents of the files that are read there.
 
-    videos: int
-    """Annotated videos."""
-    instances: int
-    """Annotated segments."""
-    labels: tuple[str, ...]
-    """Classes, by name."""
-    subsets: dict[str, int]
-    """Videos of each split."""
-    without_instances: int
-    """Videos that show no action, or whose annotations are withheld."""
-    without_duration: int
-    """Videos of unknown length."""
-    zero_length: int
-    """Instances that end where they start: no prediction of positive length can match them."""
-    beyond_duration: int
-    """Instances that end after their video by more than a hundredth of a second, which rounding explains."""
+    Raises:
+        UptalError: A file is missing or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return digest(path)
+    total = hashlib.sha256()
+    for file in thumos.class_files(path) or _annotation_files(path):
+        total.update(f"{file.relative_to(path).as_posix()} {digest(file)}\n".encode())
+    return total.hexdigest()
 
 
-def summarise(videos: Mapping[str, Video]) -> AnnotationSummary:
-    """Count what is there."""
-    pairs = [(video, segment) for video in videos.values() for segment in video.segments]
-    names = [video.subset for video in videos.values()]
-    return AnnotationSummary(
-        videos=len(videos),
-        instances=len(pairs),
-        labels=tuple(sorted({segment.label for _, segment in pairs if segment.label is not None})),
-        subsets={name: names.count(name) for name in dict.fromkeys(names)},
-        without_instances=sum(not video.segments for video in videos.values()),
-        without_duration=sum(math.isnan(video.duration) for video in videos.values()),
-        zero_length=sum(segment.duration == 0 for _, segment in pairs),
-        beyond_duration=sum(segment.end > video.duration + _ROUNDING for video, segment in pairs),
-    )
+def _annotation_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
 
 
-def _from_json(content: str, path: Path) -> dict[str, Video]:
-    place = Place(path)
-    top = record(parse_json(content, path), place, 'an object with the key "database"')
+def _from_folder(place: Place, fps: float | int | None) -> dict[str, Video]:
+    files = thumos.class_files(place.path)
+    if files:
+        return gather(thumos.class_rows(files, place.problems), place)
+    files = _annotation_files(place.path)
+    if not files:
+        raise place.error(
+            "the folder cannot be read as annotations: found neither <class>_test.txt nor files that end in "
+            f"{' '.join(_ENDINGS)}."
+        )
+    return merge((_from_file(Place(file, problems=place.problems), fps) for file in files), place)
+
+
+def _from_file(place: Place, fps: float | int | None) -> dict[str, Video]:
+    content = read_text(place.path)
+    begin = content.lstrip()
+    if begin[0] in "{[":
+        return _from_json(parse_json(content, place.path), place, fps)
+    if begin[0] == "<":
+        return gather(elan.elan_rows(content, place), place)
+    if subtitles.is_subtitles(begin):
+        return gather(subtitles.subtitle_rows(content, place), place)
+    if via.is_table(begin):
+        return gather(via.table_rows(content, place), place)
+    if thumos.is_class_file(place.path, begin):
+        return gather(thumos.class_rows([place.path], place.problems), place)
+    return gather(tables.table_rows(content, place), place)
+
+
+def _from_json(value: object, place: Place, fps: float | int | None) -> dict[str, Video]:
+    if label_studio.is_export(value):
+        assert isinstance(value, list)
+        return gather(label_studio.task_rows(value, place, fps), place)
+    if isinstance(value, dict) and value.keys() >= via.PROJECT_KEYS:
+        return gather(via.project_rows(value, place), place)
+    return _from_activitynet(value, place)
+
+
+def _from_activitynet(value: object, place: Place) -> dict[str, Video]:
+    top = record(value, place, 'an object with the key "database"')
     if "results" in top and "database" not in top:
         raise place.error('these are predictions (key "results"); expected annotations (key "database").')
     database = record(top.get("database", top), place.inside("database"), "an object {id: video}")
-    return _some({id: _video(id, entry, place.inside(f"video {quoted(id)}")) for id, entry in database.items()}, path)
+    return some({id: _video(id, entry, place.inside(f"video {quoted(id)}")) for id, entry in database.items()}, place)
 
 
 def _video(id: str, entry: object, place: Place) -> Video:
@@ -140,61 +170,19 @@ def _video(id: str, entry: object, place: Place) -> Video:
         raise place.inside("subset").wrong(subset, "the name of a split")
     key = "duration_second" if "duration_second" in fields else "duration"
     listed = rows(fields.get("annotations"), place.inside("annotations"), "a list of annotated segments")
+    segments = []
+    for index, each in enumerate(listed):
+        here = place.inside(f"annotations[{index}]")
+        with here.excused():
+            about = record(each, here, 'an object {"segment": [start, end], "label": text}')
+            start, end = pair(about.get("segment"), here.inside("segment"))
+            segments.append(instance(start, end, about.get("label"), here))
     return Video(
         id=id,
-        duration=_duration(fields[key], place.inside(key)) if key in fields else math.nan,
+        duration=tables.seconds(fields[key], place.inside(key)) if key in fields else math.nan,
         subset=subset,
-        segments=tuple(_segment(each, place.inside(f"annotations[{index}]")) for index, each in enumerate(listed)),
+        segments=tuple(segments),
     )
-
-
-def _segment(entry: object, place: Place) -> Segment:
-    fields = record(entry, place, 'an object {"segment": [start, end], "label": text}')
-    start, end = pair(fields.get("segment"), place.inside("segment"))
-    start, end = span(start, end, place)
-    return Segment(start, end, text(fields.get("label"), place.inside("label"), "a label (text)"))
-
-
-def _duration(value: object, place: Place) -> float:
-    seconds = number(value, place, "the video's length in seconds")
-    if seconds <= 0:
-        raise place.wrong(value, "a positive number of seconds")
-    return seconds
-
-
-def _from_table(content: str, path: Path) -> dict[str, Video]:
-    about: dict[str, tuple[float, str]] = {}
-    segments: dict[str, list[Segment]] = {}
-    for place, row in parse_table(content, path, ("video", "start", "end", "label")):
-        id = text(row["video"], place.inside("column 'video'"), "the name of a video")
-        duration = _duration(row["duration"], place.inside("column 'duration'")) if row.get("duration") else math.nan
-        told = duration, row.get("subset", "")
-        if about.setdefault(id, told) != told:
-            raise place.error(
-                f"video {quoted(id)} has duration and subset {told} here, but {about[id]} in an earlier row. "
-                "Make them agree."
-            )
-        segments.setdefault(id, []).extend(_row_segments(row, place))
-    videos = {
-        id: Video(id=id, duration=duration, subset=subset, segments=tuple(segments[id]))
-        for id, (duration, subset) in about.items()
-    }
-    return _some(videos, path)
-
-
-def _row_segments(row: Mapping[str, str], place: Place) -> Iterator[Segment]:
-    if not (row["start"] or row["end"] or row["label"]):
-        return
-    start = number(row["start"], place.inside("column 'start'"), "seconds")
-    end = number(row["end"], place.inside("column 'end'"), "seconds")
-    start, end = span(start, end, place)
-    yield Segment(start, end, text(row["label"], place.inside("column 'label'"), "a label"))
-
-
-def _some(entries: dict[str, Entry], path: Path) -> dict[str, Entry]:
-    if not entries:
-        raise AnnotationError(f"{path}: no video is listed; expected at least one.")
-    return entries
 
 
 def _of_subset(videos: dict[str, Video], subset: str | None, path: Path) -> dict[str, Video]:
@@ -202,6 +190,6 @@ def _of_subset(videos: dict[str, Video], subset: str | None, path: Path) -> dict
         return videos
     chosen = {id: video for id, video in videos.items() if video.subset == subset}
     if not chosen:
-        there = ", ".join(repr(name) for name in summarise(videos).subsets)
+        there = ", ".join(repr(name) for name in dict.fromkeys(video.subset for video in videos.values()))
         raise AnnotationError(f"{path}: no video is in subset {subset!r}; the file has {there}. Choose one of these.")
     return chosen
