@@ -14,10 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uptal.errors import AnnotationError, CheckpointError, ConfigError
-from uptal.localizers.bmn import BMN, BMNConfig, BoundaryBatch, candidates, draw_uniform, labels, proposals
+from uptal.localizers.bmn import BMN, BMNConfig, BoundaryBatch, candidates, labels, proposals
 from uptal.localizers.bmn_weights import from_official
 from uptal.localizers.layers import BoundaryMatching, map_cells, sampling_weights
-from uptal.localizers.targets import balanced_log_loss, boundary_losses, regression_loss, regression_weights
+from uptal.localizers.targets import (
+    balanced_log_loss,
+    boundary_losses,
+    draw_uniform,
+    regression_loss,
+    regression_weights,
+)
 
 SMALL = BMNConfig(in_channels=8, num_steps=12, num_samples=4, hidden=(16, 8, 16))
 LAYOUTS = ["start_end", "duration_start"]
@@ -325,6 +331,11 @@ class TestProposals:
         found = candidates(confidence_map, start, end)
         assert found.scores[0] == start[0] * end[1] * confidence_map[1, 0, 0] * confidence_map[0, 0, 0]
 
+    def test_the_map_alone_may_be_the_score(self):
+        confidence_map, start, end = self.maps()
+        found = candidates(confidence_map, start, end, score="map")
+        assert found.scores[0] == confidence_map[1, 0, 0] * confidence_map[0, 0, 0]
+
     def test_peaks_are_local_maxima_high_values_and_the_ends(self):
         start = np.array([0.1, 0.2, 0.1, 0.9, 0.6, 0.1])
         end = np.array([0.9, 0.1, 0.3, 0.1, 0.1, 0.1])
@@ -362,6 +373,22 @@ class TestProposals:
         assert len(both) == 2 and both[1].labels is None
         np.testing.assert_allclose(both[1].scores, alone.scores, rtol=1e-5)  # batched 32-bit sums
         assert not both[0].segments.max() > 30.0 < both[1].segments.max() <= 90.0
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_a_batch_shares_its_suppression_and_nothing_changes(self, layout):
+        """To the bit, ties included."""
+        torch.manual_seed(0)
+        model = BMN(replace(SMALL, layout=layout, num_proposals=15))
+        x = torch.randn(3, 8, 12)
+        x[1] = 0  # every score of this video occurs many times
+        with torch.no_grad():
+            maps = [output.numpy() for output in model(x)]
+        maps[0][1], maps[1][1], maps[2][1] = 0.5, 0.5, 0.5
+        model.forward = lambda _: tuple(torch.from_numpy(part) for part in maps)
+        found = model.predict(x, torch.tensor([30.0, 90.0, 7.0]))
+        for i, second in enumerate((30.0, 90.0, 7.0)):
+            alone = proposals(*(part[i] for part in maps), second, model.cfg)
+            assert np.array_equal(found[i].segments, alone.segments) and np.array_equal(found[i].scores, alone.scores)
 
     def test_a_small_head_learns_where_an_obvious_action_is(self):
         cfg = BMNConfig(in_channels=4, num_steps=16, num_samples=6, hidden=(32, 16, 32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from conftest import golden_params
+from golden_rule import weights_by_rule
 from uptal.localizers.bmn import BMN, BMNConfig, BoundaryBatch, candidates, labels, proposals
 from uptal.localizers.bmn_weights import from_official
 from uptal.localizers.layers import map_cells, sampling_weights
@@ -42,20 +42,6 @@ def config_of(case) -> BMNConfig:
 
 def stored_weights(case) -> dict[str, torch.Tensor]:
     return {key.removeprefix("sd/"): torch.from_numpy(case[key]) for key in case.files if key.startswith("sd/")}
-
-
-def weights_by_rule(case) -> dict[str, torch.Tensor]:
-    """Weights that the case names by seed instead of storing them; each is checked against its stored sums."""
-    seed, weights = json.loads(str(case["config_json"]))["seed"], {}
-    for key, like in BMN(config_of(case)).state_dict().items():
-        fan = np.prod(like.shape[1:])
-        scale = 2.45 / np.sqrt(fan) if like.ndim > 1 else 0.1
-        draw = np.random.RandomState((zlib.crc32(key.encode()) ^ seed) & 0x7FFFFFFF).uniform(-1, 1, tuple(like.shape))
-        weight = (draw * scale).astype(np.float32)
-        sums = [weight.sum(dtype=np.float64), np.abs(weight).sum(dtype=np.float64)]
-        np.testing.assert_allclose(sums, case[f"sdsum/{key}"], rtol=1e-6, atol=1e-4)  # one rounding to 32 bits a weight
-        weights[key] = torch.from_numpy(weight)
-    return weights
 
 
 def compare_training(model: BMN, case) -> None:
@@ -115,7 +101,7 @@ def test_a_small_model_is_the_public_one(path: Path, compared) -> None:
 @pytest.mark.parametrize("path", golden_params("bmn_full"))
 def test_the_full_model_is_the_public_one(path: Path, compared) -> None:
     case = np.load(path)
-    model = from_official(weights_by_rule(case), config_of(case))
+    model = from_official(weights_by_rule(case, BMN(config_of(case)).state_dict()), config_of(case))
     check_mask_sums(case, model.cfg)
     compare_training(model, case)
     compare_double(model, case)

@@ -144,6 +144,33 @@ def fuse(proposals: Detections, video_scores: Mapping[str, float], top_k: int = 
     )
 
 
+def vote(kept: Detections, candidates: Detections, *, threshold: float) -> Detections:
+    """Move the ends of what was kept to the mean over all candidates that overlap it, weighted by tIoU times score.
+
+    Args:
+        kept: What NMS left, in the unit of the candidates.
+        candidates: What it came from; only those of the same label count.
+        threshold: tIoU from which a candidate counts.
+
+    Source: the public code of ActionFormer; the rule is older (Gidaris and Komodakis, ICCV 2015, box voting).
+    """
+    if not len(kept):
+        return kept
+    inside = np.minimum(kept.segments[:, None, 1], candidates.segments[:, 1]) - np.maximum(
+        kept.segments[:, None, 0], candidates.segments[:, 0]
+    )
+    length, others = (np.diff(part.segments, axis=1)[:, 0] for part in (kept, candidates))
+    union = length[:, None] + others - inside.clip(min=0)
+    overlap = np.divide(inside.clip(min=0), union, out=np.zeros_like(inside), where=union > 0)
+    if kept.labels is not None and candidates.labels is not None:
+        same = np.array(kept.labels, dtype=object)[:, None] == np.array(candidates.labels, dtype=object)
+        overlap = np.where(same, overlap, 0.0)
+    weight = np.where((overlap >= threshold) & (overlap > 0), overlap * candidates.scores, 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    moved = np.divide(weight @ candidates.segments, total, out=kept.segments.astype(np.float64), where=total > 0)
+    return Detections(moved, kept.scores, kept.labels)
+
+
 def _soften(candidates: Detections, decay: Decay, *, max_output: int, keep_last: bool, floor: float) -> Detections:
     """Take the best, lower the others, repeat; stop when too few are left or none scores above `floor`."""
     order = np.argsort(-candidates.scores, kind="stable")

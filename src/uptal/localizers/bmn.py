@@ -9,7 +9,9 @@ Letters: B videos, C feature width, T steps, N samples a proposal, V valid cells
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -19,15 +21,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from uptal.errors import ConfigError
+from uptal.localizers.grid_nms import GridSoftNMS
 from uptal.localizers.layers import BoundaryMatching, Layout, map_cells
-from uptal.localizers.targets import BoundaryBatch, boundary_losses, labels
+from uptal.localizers.samples import GROUPS, Sample, on_video, stack
+from uptal.localizers.targets import BoundaryBatch, boundary_losses, draw_uniform, labels
 from uptal.postprocess import soft_nms
 from uptal.types import Detections
 
 __all__ = ["BMN", "BMNConfig", "BoundaryBatch", "candidates", "labels", "proposals"]
-
-GROUPS = 4
-"""Groups of the grouped convolutions (public code)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class BMNConfig:
     candidate_rule: Literal["all", "peaks"] = "all"
     """Which pairs of boundaries become proposals: `all` of them (public code of 2020), or those where both are `peaks`,
     a local maximum or above half the largest value (BMN, Sec. 3.6, and the code of 2019)."""
+    score: Literal["all", "map"] = "all"
+    """What the score of a proposal multiplies: `all` four probabilities (public code, and for recall OpenTAD), or those
+    of the `map` alone (OpenTAD's detection recipe)."""
     soft_nms_alpha: float = 0.4
     """Width of the Gaussian decay (public code)."""
     soft_nms_low: float = 0.5
@@ -155,8 +159,41 @@ class BMN(nn.Module):
         the very end of a video, and the last candidate that Soft-NMS is left with is not returned.
         """
         maps, starts, ends = (output.float().cpu().numpy() for output in self(features))
-        seconds = durations.tolist()
-        return [proposals(*video, self.cfg) for video in zip(maps, starts, ends, seconds, strict=True)]
+        seconds, cfg = durations.tolist(), self.cfg
+        if cfg.candidate_rule != "all" or not len(maps):
+            return [proposals(*video, cfg) for video in zip(maps, starts, ends, seconds, strict=True)]
+        every = [candidates(*video, "all", cfg.layout, cfg.score) for video in zip(maps, starts, ends, strict=True)]
+        suppress = shared_soft_nms(cfg.num_steps, cfg.layout, cfg.soft_nms_alpha, cfg.soft_nms_low, cfg.soft_nms_high)
+        found = suppress(np.stack([part.scores for part in every]), cfg.num_proposals)
+        return [Detections(part.segments * second, part.scores) for part, second in zip(found, seconds, strict=True)]
+
+    def collate(self, samples: Sequence[Sample]) -> BoundaryBatch:
+        """Samples with their label maps."""
+        made = [labels(s.segments - s.start, s.span, self.cfg.num_steps, self.cfg.layout) for s in samples]
+        maps, starts, ends = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
+        return BoundaryBatch(features=stack(samples), gt_map=maps, gt_start=starts, gt_end=ends)
+
+    def localize(self, samples: Sequence[Sample]) -> list[Detections]:
+        """Proposals of each sample in seconds of its video."""
+        features = stack(samples).to(self.get_parameter("x_2d_p.0.bias").device)
+        found = self.predict(features, torch.tensor([sample.span for sample in samples], dtype=torch.float64))
+        return [on_video(sample, part) for sample, part in zip(samples, found, strict=True)]
+
+    propose = localize
+
+    def merge(self, samples: Sequence[Sample], parts: Sequence[Detections]) -> Detections:
+        """Proposals of a video's windows as one list, thinned once more. The public code has no windows."""
+        if len(parts) == 1:
+            return parts[0]
+        cfg = self.cfg
+        return soft_nms(
+            Detections.joined(parts),
+            duration=samples[0].span,
+            alpha=cfg.soft_nms_alpha,
+            low=cfg.soft_nms_low,
+            high=cfg.soft_nms_high,
+            max_output=cfg.num_proposals,
+        )
 
 
 def _boundary_branch(width: int) -> nn.Sequential:
@@ -166,37 +203,39 @@ def _boundary_branch(width: int) -> nn.Sequential:
     )
 
 
-def draw_uniform(
-    generator: np.random.Generator | torch.Generator, like: Float[Tensor, "B T T"]
-) -> Float[Tensor, "2 B T T"]:
-    """Two draws from U(0, 1) of the map's shape, first for the middle and then for the low band."""
-    shape = (2, *like.shape)
-    if isinstance(generator, np.random.Generator):
-        return torch.from_numpy(generator.random(shape)).to(like)
-    return torch.rand(shape, generator=generator, device=generator.device).to(like)
-
-
 def candidates(
     confidence_map: Float[np.ndarray, "2 T T"],
     start: Float[np.ndarray, " T"],
     end: Float[np.ndarray, " T"],
     rule: Literal["all", "peaks"] = "all",
     layout: Layout = "start_end",
+    score: Literal["all", "map"] = "all",
 ) -> Detections:
     """Every proposal that the rule lets through, ordered by start and then by end, in fractions of the video.
 
     The score is the product of start, end, classification and regression probability (public code; the paper takes the
-    root of the last two). The end probability is read at the step after the proposal, so that none ends at 1.
+    root of the last two), or of the latter two. The end probability is read at the step after the proposal, so that
+    none ends at 1.
     """
     num_steps = len(start)
     cells = map_cells(num_steps, layout)
     keep = cells.end < num_steps
     if rule == "peaks":
-        keep[keep] = _peaks(start, first=True)[cells.start[keep]] & _peaks(end, first=False)[cells.end[keep]]
+        keep[keep] = peaks(start, first=True)[cells.start[keep]] & peaks(end, first=False)[cells.end[keep]]
     row, column, low, high = (part[keep] for part in (cells.row, cells.column, cells.start, cells.end))
     regression, classification = confidence_map[:, row, column]
-    scores = start[low] * end[high] * classification * regression
+    bounds = start[low] * end[high] if score == "all" else 1
+    scores = bounds * classification * regression
     return Detections(np.stack((low, high), axis=1) / num_steps, scores.astype(np.float64))
+
+
+@lru_cache(maxsize=4)
+def shared_soft_nms(num_steps: int, layout: Layout, alpha: float, low: float, high: float) -> GridSoftNMS:
+    """Soft-NMS over all candidates of a map, kept from batch to batch."""
+    cells = map_cells(num_steps, layout)
+    keep = cells.end < num_steps
+    segments = np.stack((cells.start[keep], cells.end[keep]), axis=1) / num_steps
+    return GridSoftNMS(segments, alpha=alpha, low=low, high=high)
 
 
 def proposals(
@@ -208,7 +247,7 @@ def proposals(
 ) -> Detections:
     """The proposals of one video in seconds, best first: its candidates after Soft-NMS."""
     found = soft_nms(
-        candidates(confidence_map, start, end, cfg.candidate_rule, cfg.layout),
+        candidates(confidence_map, start, end, cfg.candidate_rule, cfg.layout, cfg.score),
         alpha=cfg.soft_nms_alpha,
         low=cfg.soft_nms_low,
         high=cfg.soft_nms_high,
@@ -217,10 +256,10 @@ def proposals(
     return Detections(found.segments * duration, found.scores)
 
 
-def _peaks(curve: np.ndarray, first: bool) -> np.ndarray:
+def peaks(curve: Float[np.ndarray, " T"], first: bool) -> Bool[np.ndarray, " T"]:
     """Steps that are a strict local maximum or above half the largest value; and always the first (or the last) one."""
-    peaks = np.zeros(len(curve), bool)
+    found = np.zeros(len(curve), bool)
     inner = curve[1:-1]
-    peaks[1:-1] = ((inner > curve[:-2]) & (inner > curve[2:])) | (inner > 0.5 * curve.max())
-    peaks[0 if first else -1] = True
-    return peaks
+    found[1:-1] = ((inner > curve[:-2]) & (inner > curve[2:])) | (inner > 0.5 * curve.max())
+    found[0 if first else -1] = True
+    return found

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uptal.errors import CheckpointError
-from uptal.localizers.bmn import BMN, GROUPS, BMNConfig
+from uptal.localizers.bmn import BMN, BMNConfig
 from uptal.localizers.layers import Layout, map_cells, sampling_weights
+from uptal.localizers.samples import GROUPS
 
 
 def from_official(checkpoint: Mapping[str, Any], cfg: BMNConfig | None = None) -> BMN:
@@ -27,8 +28,7 @@ def from_official(checkpoint: Mapping[str, Any], cfg: BMNConfig | None = None) -
         CheckpointError: A weight is missing, unknown or of another shape, or the mask is of no known kind or not that
             of `cfg`.
     """
-    stored = checkpoint.get("state_dict", checkpoint)
-    weights = {key.removeprefix("module."): tensor for key, tensor in stored.items()}
+    weights = stored_weights(checkpoint)
     mask = weights.pop("sample_mask", None)
     cfg = _config_of(weights, mask) if cfg is None else cfg
     if mask is not None:
@@ -39,7 +39,7 @@ def from_official(checkpoint: Mapping[str, Any], cfg: BMNConfig | None = None) -
                 f"{cfg.prop_boundary_ratio}, layout='{cfg.layout}'. Leave out the configuration to have it recognised."
             )
     model = BMN(cfg)
-    _check_weights(weights, model.state_dict())
+    check_weights(weights, model.state_dict(), "BMN")
     model.load_state_dict(weights)
     return model
 
@@ -85,7 +85,21 @@ def _dense_mask(mask: Tensor, num_samples: int) -> np.ndarray:
     return mask.detach().cpu().numpy().reshape(num_steps, num_samples, num_steps, num_steps)
 
 
-def _check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def stored_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the record around them and the prefix of `DataParallel`.
+
+    Raises:
+        CheckpointError: Something else than tensors is in it.
+    """
+    stored = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"A checkpoint's state_dict maps names to tensors, found {type(stored).__name__}.")
+    if strange := [key for key, value in stored.items() if not (isinstance(key, str) and isinstance(value, Tensor))]:
+        raise CheckpointError(f"A checkpoint maps names to tensors, but entry {strange[0]!r} is no tensor.")
+    return {key.removeprefix("module."): tensor for key, tensor in stored.items()}
+
+
+def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
     """Refuse weights that are missing, unknown or of another shape, naming the first of each."""
     faults = [f"{key} is missing" for key in expected if key not in found][:3]
     faults += [f"{key} is unknown" for key in found if key not in expected][:3]
@@ -95,7 +109,7 @@ def _check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         if key in found and found[key].shape != expected[key].shape
     ][:3]
     if faults:
-        raise CheckpointError(f"The checkpoint does not fit this BMN: {'; '.join(faults)}.")
+        raise CheckpointError(f"The checkpoint does not fit this {kind}: {'; '.join(faults)}.")
 
 
 def mask_agrees(

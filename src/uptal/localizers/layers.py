@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
+from uptal.localizers.sparse import FixedSparse
+
 Layout = Literal["start_end", "duration_start"]
 """Axes of the map. In `start_end` cell (i, j) is the proposal [i, j + 1), in `duration_start` cell (d, s) is the
 proposal [s, s + d + 1)."""
@@ -90,47 +92,6 @@ def sampling_weights(
     return SamplingWeights(cell, step, sample, total)
 
 
-class SparseRows(NamedTuple):
-    """A sparse matrix by rows: row r holds `values[offsets[r]:offsets[r + 1]]` at these columns."""
-
-    offsets: Int[Tensor, " R"]
-    columns: Int[Tensor, " P"]
-    values: Float[Tensor, " P"]
-
-
-def sparse_rows(
-    row: Int[np.ndarray, " P"], column: Int[np.ndarray, " P"], value: Float[np.ndarray, " P"], num_rows: int
-) -> SparseRows:
-    """Coordinates in any order, brought into rows."""
-    order = np.lexsort((column, row))
-    offsets = np.searchsorted(row[order], np.arange(num_rows))
-    parts = offsets.astype(np.int32), column[order].astype(np.int32), value[order]
-    return SparseRows(*(torch.from_numpy(part) for part in parts))
-
-
-def _times(rows: SparseRows, dense: Float[Tensor, "B S O"]) -> Float[Tensor, "B R O"]:
-    """Sparse matrix times each dense one; a weighted embedding bag is the fastest exact kernel torch has for it."""
-    values = rows.values.to(dense.dtype)
-    bags = [
-        F.embedding_bag(rows.columns, matrix, rows.offsets, mode="sum", per_sample_weights=values)
-        for matrix in dense.contiguous()
-    ]
-    return torch.stack(bags)
-
-
-class _SparseProduct(torch.autograd.Function):
-    """`_times` whose gradient is the product with the transpose: no scatter, so the result is the same in every run."""
-
-    @staticmethod
-    def forward(ctx, dense: Tensor, rows: SparseRows, transpose: SparseRows) -> Tensor:
-        ctx.rows, ctx.transpose = rows, transpose
-        return _times(rows, dense)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs: Tensor):
-        return _SparseProduct.apply(grad_outputs[0], ctx.transpose, ctx.rows), None, None
-
-
 class BoundaryMatching(nn.Module):
     """Pools N samples for every proposal and mixes them with an (O, C, N) kernel, at the V valid cells only.
 
@@ -147,25 +108,13 @@ class BoundaryMatching(nn.Module):
         cells = map_cells(num_steps, layout)
         weights = sampling_weights(cells, num_steps, num_samples, num_points, ratio)
         source = weights.step * num_samples + weights.sample
-        self._hold("rows", sparse_rows(weights.cell, source, weights.weight, len(cells.row)))
-        self._hold("transpose", sparse_rows(source, weights.cell, weights.weight, num_steps * num_samples))
+        self.sampling = FixedSparse(weights.cell, source, weights.weight, (len(cells.row), num_steps * num_samples))
         self.register_buffer("flat_index", torch.from_numpy(cells.row * num_steps + cells.column), persistent=False)
-
-    def _hold(self, name: str, rows: SparseRows) -> None:
-        """Keep a sparse matrix as buffers that follow the module's device but stay out of its state_dict."""
-        for part, tensor in rows._asdict().items():
-            self.register_buffer(f"{name}_{part}", tensor, persistent=False)
-
-    def _held(self, name: str) -> SparseRows:
-        return SparseRows(*(self.get_buffer(f"{name}_{part}") for part in SparseRows._fields))
 
     def forward(self, x: Float[Tensor, "B C T"], kernel: Float[Tensor, "O C N"]) -> Float[Tensor, "B V O"]:
         """The pooled and mixed features of the valid cells, in the order of `map_cells`; no bias."""
         mixed = x.transpose(1, 2) @ kernel.permute(1, 2, 0).flatten(1)
-        mixed = mixed.reshape(len(x), self.num_steps * self.num_samples, len(kernel))
-        if mixed.dtype in (torch.float16, torch.bfloat16):  # under autocast; the sums are short but deserve 32 bits
-            mixed = mixed.float()
-        return _SparseProduct.apply(mixed, self._held("rows"), self._held("transpose"))
+        return self.sampling(mixed.reshape(len(x), self.num_steps * self.num_samples, len(kernel)))
 
     def pool(self, x: Float[Tensor, "B C T"]) -> Float[Tensor, "B C N T T"]:
         """The pooled features before any kernel, dense and large; for inspection and for tests."""

@@ -27,6 +27,17 @@ def tiou(first: Float[np.ndarray, "P 2"], second: Float[np.ndarray, "P 2"]) -> F
         return inside / union
 
 
+def hull_overlap(first: Float[np.ndarray, "P 2"], second: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, " P"]:
+    """Shared time over the span from the earlier start to the later end; 0 where none is shared, even of two points.
+
+    A segment that ends before it starts is turned round, as the THUMOS'14 toolkit does.
+    """
+    a, b = np.sort(first, axis=1), np.sort(second, axis=1)
+    inside = np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])
+    hull = np.maximum(a[:, 1], b[:, 1]) - np.minimum(a[:, 0], b[:, 0])
+    return np.divide(inside, hull, out=np.zeros_like(inside), where=inside > 0)
+
+
 def ragged_pairs(
     starts: Int[np.ndarray, " N"], counts: Int[np.ndarray, " N"]
 ) -> Iterator[tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]]:

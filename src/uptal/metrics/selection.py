@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 from uptal.errors import AnnotationError, ConfigError
 from uptal.types import Detections, Video
 
-Ties = Literal["later-first", "numpy"]
+Ties = Literal["later-first", "earlier-first", "numpy"]
 """What comes first among equal scores.
 
 `later-first`: the entry that stands later in the file, which is the official rule with its sort made stable: the same
 result on every machine. `numpy`: the official code to the letter, whose unstable sort orders ties by numpy's version
-and by the processor. Without ties the two agree, and a shuffled file gives the same bits.
+and by the processor. `earlier-first`: the order of the file, which the toolkit of THUMOS'14 keeps. Without ties all
+agree, and a shuffled file gives the same bits.
 """
 
 STRICT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -105,8 +106,8 @@ def check_tious(tious: Sequence[float]) -> Float[np.ndarray, " T"]:
 
 def best_first(scores: Float[np.ndarray, " M"], groups: Int[np.ndarray, " M"], ties: Ties) -> Int[np.ndarray, " M"]:
     """The order that sorts by group, and within a group from the highest score to the lowest."""
-    if ties == "later-first":
-        order = np.argsort(scores, kind="stable")[::-1]
+    if ties != "numpy":
+        order = np.argsort(scores, kind="stable")[::-1] if ties == "later-first" else np.argsort(-scores, kind="stable")
         small = groups.astype(np.int16) if groups.max(initial=0) < 2**15 else groups  # numpy sorts these in linear time
         return order[np.argsort(small[order], kind="stable")]
     order = np.argsort(groups, kind="stable")
