@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import nn
 
 from uptal.clipspec import ClipSpec
 from uptal.encoders import available, build, count_macs, count_parameters, load_encoder, name_of, save_encoder
-from uptal.encoders.i3d import I3D, OFFICIAL_CLIP, I3DConfig, MaxPool3d, Unit3D, from_official, pad_same
+from uptal.encoders.i3d import I3D, MaxPool3d, Unit3D, pad_same
 from uptal.encoders.slim import Slim, SlimConfig
 from uptal.errors import CheckpointError, ConfigError
 
@@ -50,35 +49,6 @@ OUTSIDE = f"{__name__}.Outside"
 
 
 # --- What encoders compute
-
-
-@pytest.mark.parametrize("name", available())
-def test_an_encoder_gives_one_feature_a_clip(name):
-    encoder = build(name)
-    assert encoder(noise(2, 3, 8, 48, 48)).shape == (2, encoder.width)
-
-
-@pytest.mark.parametrize("name", available())
-def test_features_do_not_depend_on_the_other_clips_of_the_batch(name):
-    encoder, x = build(name).eval(), noise(3, 3, 8, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder(x)[1:2], encoder(x[1:2]), rtol=1e-4, atol=1e-6)  # other order of summation
-
-
-@pytest.mark.parametrize("name", available())
-def test_a_clip_played_backward_has_another_feature(name):
-    encoder, x = build(name).eval(), noise(1, 3, 8, 32, 32)
-    with torch.no_grad():
-        assert not torch.allclose(encoder(x), encoder(x.flip(2)), rtol=1e-2)
-
-
-@pytest.mark.parametrize(("name", "dim"), [("i3d", 1024), ("slim", 128)])
-def test_every_weight_of_an_encoder_learns(name, dim):
-    encoder = build(name)
-    assert encoder.width == dim
-    encoder(noise(4, 3, 8, 64, 64)).square().sum().backward()
-    without = [key for key, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not without
 
 
 @pytest.mark.parametrize(
@@ -165,7 +135,7 @@ def test_a_refused_name_is_not_imported(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("i4d", r"no encoder 'i4d'.*i3d, slim"),
+        ("i4d", r"no encoder 'i4d'.*i3d, .*slim"),
         ("saving", r"no encoder 'saving'"),
         ("../slim", r"no encoder '\.\./slim'"),
         ("uptal.encoders.i4d.I4D", r"no module 'uptal\.encoders\.i4d'"),
@@ -294,59 +264,3 @@ def test_one_changed_bit_is_noticed(tmp_path):
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match="SHA-256"):
         load_encoder(tmp_path)
-
-
-# --- Weights from elsewhere
-
-
-def official(tmp_path, suffix: str, num_classes: int = 6):
-    """A file as the official ones: half precision, no counters, with a classifier; and the model that it came from."""
-    model = I3D(I3DConfig(num_classes=num_classes))
-    tensors = {k: v.half() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    model.load_state_dict(tensors, strict=False)
-    path = tmp_path / f"rgb{suffix}"
-    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
-    return path, model
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_official_weights_load_with_their_classifier(tmp_path, suffix):
-    path, model = official(tmp_path, suffix)
-    loaded = from_official(path)
-    assert loaded.config.num_classes == 6
-    assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
-
-
-def test_official_weights_load_without_their_classifier(tmp_path):
-    path, model = official(tmp_path, ".safetensors")
-    loaded = from_official(path, I3DConfig(final_temporal_stride=1))
-    assert loaded.logits is None
-    assert torch.equal(loaded.state_dict()["Mixed_5c.b0.bn.weight"], model.state_dict()["Mixed_5c.b0.bn.weight"])
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: these weights do not fit I3D"):
-        from_official(tmp_path / "resnet.safetensors")
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"weights": Outside(OutsideConfig())}, tmp_path / "whole.pt")
-    with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        from_official(tmp_path / "whole.pt")
-
-
-def test_missing_weights_are_missed(tmp_path):
-    with pytest.raises(CheckpointError, match="no such file"):
-        from_official(tmp_path / "absent.pt")
-
-
-def test_the_kinetics_weights_load_and_classify(real_videos):
-    file = real_videos / "i3d-kinetics400-weights" / "i3d_rgb_kinetics400_fp16.safetensors"
-    if not file.is_file():
-        pytest.skip(f"no I3D weights at {file}")
-    model = from_official(file).eval()
-    with torch.no_grad():
-        scores = model.classify(model(torch.zeros(1, 3, 16, OFFICIAL_CLIP.size, OFFICIAL_CLIP.size)))
-    assert scores.shape == (1, 400)
-    assert scores.softmax(dim=1).max() < 0.5  # a grey picture is no action; wrong padding or statistics saturate

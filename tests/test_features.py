@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,14 @@ import videos
 from uptal.clipspec import ClipSpec
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import CheckpointError, ConfigError, VideoError
-from uptal.features import Features, FeatureStore, decode_clips, extract, lay_grid, resample
-from uptal.recipes.extracting import extract_folder
+from uptal.features import Features, FeatureStore, Sampling, Work, decode_clips, extract, lay_grid, resample
+from uptal.recipes.extracting import ExtractConfig, extract_folder
 from uptal.types import Timebase
 from uptal.video import Quarantine, QuarantineError, probe, read
 from workshop import CPU, forked, make_corpus, wait_for
 
 SPEC = ClipSpec(frames=4, stride=2, size=20, resize=24)
+EVERY_4 = ExtractConfig(interval=4)
 DESCRIPTION = {"encoder_digest": "0" * 64, "width": 8, "interval": 4}
 
 
@@ -43,7 +45,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 def extracted(weights: Path, corpus: Path, out: Path, **options) -> FeatureStore:
-    extract_folder(weights, corpus / "untrimmed", out, interval=options.pop("interval", 4), **options)
+    select = options.pop("select", lambda paths: paths)
+    extract_folder(weights, corpus / "untrimmed", out, ExtractConfig(**{"interval": 4, **options}), select=select)
     return FeatureStore(out)
 
 
@@ -100,8 +103,7 @@ class TestExtraction:
         whole = {path: path.stat().st_ino for path in out.glob("u*.safetensors")}
         resumed = extracted(weights, corpus, out, batch=8)
         assert {path: path.stat().st_ino for path in whole} == whole  # what was finished is not done again
-        kept = {name: data for name, data in files_of(resumed).items() if not name.endswith(".tmp")}
-        assert kept == files_of(straight)
+        assert files_of(resumed) == files_of(straight)  # nothing half-written is left, either
 
     def test_shards_make_the_whole(self, weights, corpus, tmp_path):
         whole = extracted(weights, corpus, tmp_path / "whole", batch=8)
@@ -113,7 +115,7 @@ class TestExtraction:
     def test_a_finished_store_is_left_alone(self, weights, corpus, tmp_path):
         store = extracted(weights, corpus, tmp_path)
         before = {path: path.stat().st_mtime_ns for path in store.path.iterdir()}
-        assert extract_folder(weights, corpus / "untrimmed", tmp_path, interval=4) == 0
+        assert extract_folder(weights, corpus / "untrimmed", tmp_path, EVERY_4).videos == 0
         assert {path: path.stat().st_mtime_ns for path in store.path.iterdir()} == before
 
     def test_damaged_videos_are_set_aside_and_the_others_finished(self, weights, corpus, tmp_path, capsys):
@@ -121,7 +123,8 @@ class TestExtraction:
         make_corpus(tmp_path, trimmed=0, untrimmed=3)
         (tmp_path / "untrimmed").rename(folder)
         (folder / "a_text.mp4").write_text("no video")
-        assert extract_folder(weights, folder, tmp_path / "store", interval=4, threads=1) == 3
+        how = ExtractConfig(interval=4, threads=1)
+        assert extract_folder(weights, folder, tmp_path / "store", how).videos == 3
         store = FeatureStore(tmp_path / "store")
         assert store.ids == ["u0", "u1", "u2"]
         listed = json.loads((store.path / "quarantine.jsonl").read_text())
@@ -129,17 +132,18 @@ class TestExtraction:
         assert "1 of 4 videos could not be used" in capsys.readouterr().err
         (folder / "b_text.mp4").write_text("no video either")
         with pytest.raises(QuarantineError, match="2 of 5 videos cannot be used, 1 would be tolerated"):
-            extract_folder(weights, folder, tmp_path / "store", interval=4)
+            extract_folder(weights, folder, tmp_path / "store", EVERY_4)
 
     def test_damage_in_the_midst_leaves_nothing_of_the_video(self, weights, tmp_path):
         path = tmp_path / "spoilt.mp4"
         videos.with_spoilt_frames(path, 60, range(40, 60))
         store = FeatureStore.create(tmp_path / "store", DESCRIPTION)
         encoder, quarantine = load_encoder(weights).encoder, Quarantine(total=1)
-        count = extract([path], store, encoder, SPEC, interval=4, device=CPU, batch=4, quarantine=quarantine)
-        assert (count, store.ids, len(quarantine)) == (0, [], 1)
+        how = {"device": CPU, "work": Work(batch=4)}
+        done = extract([path], store, encoder, SPEC, Sampling(interval=4), **how, quarantine=quarantine)
+        assert (done.videos, store.ids, len(quarantine)) == (0, [], 1)
         with pytest.raises(VideoError, match=r"spoilt\.mp4"):
-            extract([path], store, encoder, SPEC, interval=4, device=CPU, batch=4)
+            extract([path], store, encoder, SPEC, Sampling(interval=4), **how)
 
     @pytest.mark.parametrize("option", [{"batch": 0}, {"threads": 0}])
     def test_impossible_options_are_refused(self, option, weights, corpus, tmp_path):
@@ -312,6 +316,28 @@ class TestStore:
             file.write_bytes(file.read_bytes()[: 40 if damage == "cut" else 0])
         with pytest.raises(CheckpointError, match=r"tiled\.safetensors: cannot be read \(.*\)\. Delete it and extract"):
             store.read("tiled")
+
+    @pytest.mark.reliability
+    def test_no_mutation_of_a_file_does_more_than_be_refused(self, tmp_path):
+        """U2: bytes of the header and of its length, anything for anything."""
+        store = FeatureStore.create(tmp_path, DESCRIPTION)
+        store.write(tiled(3))
+        file, rng = store.file("tiled"), np.random.default_rng(0)
+        whole = file.read_bytes()
+        end = 8 + int.from_bytes(whole[:8], "little")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        refused = 0
+        for _ in range(2000):
+            spoilt = bytearray(whole)
+            for place in rng.integers(0, end, rng.integers(1, 6)):
+                spoilt[place] = rng.integers(0, 256)
+            file.write_bytes(spoilt)
+            try:
+                store.read("tiled")
+            except (CheckpointError, ConfigError):
+                refused += 1
+        assert refused > 1000
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kB
 
     @pytest.mark.parametrize("content", [None, "", "{", "[1, 2]"])
     def test_a_folder_that_is_no_store_says_how_to_make_one(self, content, tmp_path):

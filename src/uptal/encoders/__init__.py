@@ -1,11 +1,12 @@
 """Clip encoders: one architecture a file; here are the names that the rest of the house uses."""
 
 from uptal.clipspec import ClipSpec
-from uptal.encoders.contract import ClipEncoder, available, build, name_of
+from uptal.encoders.contract import ClipEncoder, available, build, name_of, variants
 from uptal.encoders.cost import count_macs, count_parameters
-from uptal.encoders.saving import SavedEncoder, load_encoder, save_encoder
+from uptal.encoders.saving import Classes, SavedEncoder, load_encoder, save_encoder
 
 __all__ = [
+    "Classes",
     "ClipEncoder",
     "ClipSpec",
     "SavedEncoder",
@@ -16,4 +17,5 @@ __all__ = [
     "load_encoder",
     "name_of",
     "save_encoder",
+    "variants",
 ]

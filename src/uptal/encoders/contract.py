@@ -24,7 +24,9 @@ class ClipEncoder(Protocol):
     """What an encoder brings besides being an `nn.Module` (PAL's F^b, Sec. 3.2.3).
 
     Its class is built from one argument, an instance of `Config`. A file in this package names its class `Encoder`, so
-    that the file's name suffices; a class elsewhere is named in full.
+    that the file's name suffices; a class elsewhere is named in full. The classes of this package also have `variants`,
+    the configurations that have a name in the literature, and `classify`, which gives class scores of features where
+    the option `num_classes` asks for a classifier.
     """
 
     Config: Any
@@ -84,6 +86,12 @@ def available() -> list[str]:
     package = importlib.import_module(PACKAGE)
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return [name for name in names if hasattr(importlib.import_module(f"{PACKAGE}.{name}"), "Encoder")]
+
+
+def variants() -> dict[str, tuple[str, Any]]:
+    """The encoders of this package by the names of the literature: the file and the configuration of each."""
+    found = {name: find(name).variants for name in available()}
+    return {title: (name, config) for name, titles in found.items() for title, config in titles.items()}
 
 
 def name_of(encoder: nn.Module) -> str:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from uptal.clipspec import ClipSpec
@@ -22,8 +22,29 @@ def count_macs(encoder: Any, clip: ClipSpec | None = None) -> int:
 
     Convolutions and matrix products are counted; norms, activations and pools are not.
     """
-    seen: ClipSpec = encoder.native if clip is None else clip
-    shadow = copy.deepcopy(encoder).to("meta").eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow(torch.empty(1, 3, seen.frames, seen.size, seen.size, device="meta"))
+    with FlopCounterMode(display=False) as counter:
+        _pass(copy.deepcopy(encoder).to("meta"), clip)
     return counter.get_total_flops() // 2
+
+
+def count_norm_outputs(encoder: Any, clip: ClipSpec | None = None) -> int:
+    """Numbers that the batch norms give for one clip; some counters add two operations for each."""
+    total = 0
+
+    def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    shadow = copy.deepcopy(encoder).to("meta")
+    for module in shadow.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            module.register_forward_hook(add)
+    _pass(shadow, clip)
+    return total
+
+
+def _pass(shadow: Any, clip: ClipSpec | None) -> None:
+    """Sends a clip without contents through an encoder without contents."""
+    seen: ClipSpec = shadow.native if clip is None else clip
+    with torch.no_grad():
+        shadow.eval()(torch.empty(1, 3, seen.frames, seen.size, seen.size, device="meta"))

@@ -1,4 +1,4 @@
-"""Inception-I3D, the encoder of the paper, and its official weights; training and saving are for others.
+"""Inception-I3D, the encoder of the paper; weights in circulation are for `i3d_weights`.
 
 Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Module names are those of the PyTorch checkpoints in
 circulation (`rgb_imagenet.pt` and kin), so their state dictionaries load as they are.
@@ -8,8 +8,8 @@ Letters: N clips, C channels, T frames, H height, W width, D feature width, K cl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,11 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uptal.clipspec import ClipSpec
-from uptal.encoders.weights import fill, read_tensors
 from uptal.errors import ConfigError
-
-OFFICIAL_CLIP = ClipSpec(frames=64, stride=1, size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-"""What the official weights were trained on: RGB in [-1, 1] at 25 frames a second."""
 
 Triple = tuple[int, int, int]
 
@@ -49,6 +45,10 @@ class I3D(nn.Module):
 
     Config: ClassVar = I3DConfig
     native: ClassVar[ClipSpec] = ClipSpec(frames=8, stride=2, size=112, resize=128)
+    variants: ClassVar[Mapping[str, I3DConfig]] = {
+        "I3D": I3DConfig(),
+        "I3D, time kept in the last pool": I3DConfig(final_temporal_stride=1),
+    }
 
     def __init__(self, config: I3DConfig = I3DConfig()):
         super().__init__()
@@ -157,23 +157,6 @@ def pad_same(
     totals = same_padding(x.shape[2:], kernel, stride)
     pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
     return F.pad(x, pads) if any(pads) else x
-
-
-def from_official(path: str | Path, config: I3DConfig | None = None) -> I3D:
-    """I3D with weights from a checkpoint in circulation, `.safetensors` or `.pt`; half precision becomes float32.
-
-    Counters of batches may be missing (old files have none). Without `config`, the classifier is as in the file.
-    Such weights expect `OFFICIAL_CLIP`.
-
-    Raises:
-        CheckpointError: The file cannot be read or is of another architecture.
-    """
-    tensors = read_tensors(path)
-    if config is None:
-        config = I3DConfig(num_classes=len(tensors.get("logits.conv3d.bias", ())))
-    if not config.num_classes:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("logits.")}
-    return fill(I3D(config), tensors, path)
 
 
 def _fixed_padding(kernel: int, stride: int) -> int:

@@ -20,6 +20,16 @@ WEIGHTS = "encoder.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What the outputs of an encoder's own classifier are called."""
+
+    vocabulary: str
+    """Name of the list, such as `kinetics400`."""
+    names: tuple[str, ...]
+    """Names of the classes, in the order of the classifier's outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SavedEncoder:
     """An encoder as it was read back, with all that its features depend on."""
 
@@ -29,15 +39,28 @@ class SavedEncoder:
     """The clips that it was trained on; features must be extracted the same way."""
     digest: str
     """SHA-256 of the weight file in hexadecimal; feature files carry it."""
+    classes: Classes | None = None
+    """Names of the classes that `encoder.classify` tells apart, if it has a classifier and they are known."""
+    source: dict[str, Any] | None = None
+    """Where converted weights come from: layout, file, digest, what was left out."""
 
 
-def save_encoder(path: str | Path, encoder: Any, clip: ClipSpec) -> str:
+def save_encoder(
+    path: str | Path,
+    encoder: Any,
+    clip: ClipSpec,
+    *,
+    classes: Classes | None = None,
+    source: dict[str, Any] | None = None,
+) -> str:
     """Write weights and description of an encoder into a folder, or under the name of a `.safetensors` file.
 
     Args:
         path: A folder (made if missing) or the weight file; the description goes beside it with the ending `.json`.
         encoder: A module that keeps the promises of `ClipEncoder`.
         clip: The preprocessing that belongs to these weights.
+        classes: Names of the classes of the encoder's own classifier.
+        source: Where converted weights come from, for the record.
 
     Returns:
         The digest of the weight file.
@@ -49,13 +72,17 @@ def save_encoder(path: str | Path, encoder: Any, clip: ClipSpec) -> str:
     with atomic_write(weights, "wb") as file:
         file.write(_serialise(encoder))
     found = digest(weights)
-    record = {
+    record: dict[str, Any] = {
         "architecture": name_of(encoder),
         "options": asdict(encoder.config),
         "width": encoder.width,
         "preprocessing": asdict(clip),
         "sha256": found,
     }
+    if classes is not None:
+        record["classes"] = asdict(classes)
+    if source is not None:
+        record["source"] = source
     with atomic_write(weights.with_suffix(".json")) as file:
         file.write(json.dumps(record, indent=2) + "\n")
     return found
@@ -88,7 +115,19 @@ def load_encoder(path: str | Path, *, trust: bool = False) -> SavedEncoder:
             f"{description}: width {record['width']} stands there, but {record['architecture']} with these options "
             f"gives {encoder.width}. The file was edited or is of another version: save the encoder anew."
         )
-    return SavedEncoder(encoder=encoder.eval(), clip=_clip(record, description), digest=found)
+    return SavedEncoder(
+        encoder=encoder.eval(),
+        clip=_clip(record, description),
+        digest=found,
+        classes=_classes(record, encoder, description),
+        source=record.get("source"),
+    )
+
+
+def is_encoder(path: str | Path) -> bool:
+    """Whether an encoder in our own form is there: weights with their description."""
+    weights = _weight_file(path)
+    return weights.is_file() and weights.with_suffix(".json").is_file()
 
 
 def _weight_file(path: str | Path) -> Path:
@@ -103,13 +142,16 @@ def _serialise(encoder: nn.Module) -> bytes:
 
 def _read_description(path: Path, weights: Path) -> dict[str, Any]:
     if not weights.is_file():
+        hint = ""
+        if weights.parent.is_file():
+            hint = f" Weights of other projects become an encoder with `uptal weights convert {weights.parent} OUT`."
         raise CheckpointError(
-            f"{weights}: no encoder there. Give a run folder, a feature store or a .safetensors file."
+            f"{weights}: no encoder there. Give a run folder, a feature store or a .safetensors file.{hint}"
         )
     if not path.is_file():
         raise CheckpointError(
             f"{weights}: there is no {path.name} beside it to say which architecture these weights are of. "
-            "Weights from elsewhere need such a description; uptal.encoders.save_encoder writes it."
+            f"Weights from elsewhere need such a description: `uptal weights convert {weights} OUT` writes it."
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -138,3 +180,21 @@ def _clip(record: dict[str, Any], path: Path) -> ClipSpec:
         return ClipSpec(**values)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: 'preprocessing' cannot be used ({error}).") from error
+
+
+def _classes(record: dict[str, Any], encoder: Any, path: Path) -> Classes | None:
+    if "classes" not in record:
+        return None
+    try:
+        classes = Classes(vocabulary=str(record["classes"]["vocabulary"]), names=tuple(record["classes"]["names"]))
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: 'classes' needs 'vocabulary' and 'names' ({error!r} is wrong there)."
+        ) from error
+    count = getattr(encoder.config, "num_classes", 0)
+    if len(classes.names) != count:
+        raise CheckpointError(
+            f"{path}: names {len(classes.names)} classes, the classifier of {record['architecture']} has {count}. "
+            "Convert the weights again with the list of classes that belongs to them."
+        )
+    return classes

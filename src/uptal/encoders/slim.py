@@ -8,6 +8,7 @@ Letters: N clips, C channels, T frames, H height, W width, D feature width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +43,7 @@ class Slim(nn.Module):
 
     Config: ClassVar = SlimConfig
     native: ClassVar[ClipSpec] = ClipSpec(frames=8, stride=2, size=64, resize=72)
+    variants: ClassVar[Mapping[str, SlimConfig]] = {"Slim": SlimConfig()}
 
     def __init__(self, config: SlimConfig = SlimConfig()):
         super().__init__()

@@ -44,6 +44,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 def fill(model: Model, tensors: Mapping[str, Tensor], path: str | Path) -> Model:
     """Load the tensors into the model, which it returns, in the model's precision; batch counters may be missing.
 
+    A model without contents (on the device `meta`) gets its memory here, on the CPU, and only what the file holds.
+
     Raises:
         CheckpointError: Names or shapes differ; the message gives the first of each kind and `path`.
     """
@@ -54,7 +56,12 @@ def fill(model: Model, tensors: Mapping[str, Tensor], path: str | Path) -> Model
             f"{path}: these weights do not fit {type(model).__name__} with these options: {'; '.join(differences)}. "
             "Name the architecture and the options that the file was made with."
         )
-    model.load_state_dict({**expected, **tensors})
+    if any(tensor.is_meta for tensor in expected.values()):
+        model.to_empty(device="cpu")
+        counters = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.endswith(COUNTER)}
+        model.load_state_dict({**counters, **tensors})
+    else:
+        model.load_state_dict({**expected, **tensors})
     return model
 
 

@@ -1,7 +1,7 @@
-"""From videos to clip features: one decoding pass a video, several videos at once, full batches across videos.
+"""From videos to a store of features: threads decode several videos at once, the encoder sees full batches across them.
 
-Where features are kept is in `store`; which encoder and which videos is decided by the callers.
-Letters: N clips of a video, D feature width, T frames of a clip, C H W picture, F frames of a video.
+Where clips lie and how they are decoded is in `grid`, how they are encoded in `encoding`, where features are kept in
+`store`; which encoder and which videos is decided by the callers.
 """
 
 from __future__ import annotations
@@ -12,84 +12,103 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from uptal import video
-from uptal.clips import extraction_frames
 from uptal.clipspec import ClipSpec
-from uptal.errors import ConfigError, VideoError
+from uptal.device import Precision
+from uptal.errors import CheckpointError, ConfigError, VideoError
+from uptal.features.encoding import encode, make_ready, shrink
+from uptal.features.grid import Grid, Sampling, decode_clips, lay_grid
 from uptal.features.store import Features, FeatureStore
-from uptal.pixels import normalise
 from uptal.progress import Progress
-from uptal.types import Timebase
 from uptal.video import Quarantine
 
+WAITING_BYTES = 2**28
+"""Decoded clips that may wait for the encoder."""
 
-@torch.inference_mode()
-def encode(
-    encoder: nn.Module, clips: UInt8[Tensor, "N T C H W"], spec: ClipSpec, device: torch.device, batch: int = 0
-) -> Float[Tensor, "N D"]:
-    """Features of clips as the decoder gives them; bf16 on devices that have it.
 
-    Fewer clips than `batch` are filled up to it: libraries round differently for other batch sizes, and so a clip's
-    feature does not depend on how many others it met.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How the work is done; but for `precision`, nothing here changes a feature by more than rounding."""
+
+    batch: int = 32
+    """Clips a forward pass."""
+    threads: int = 2
+    """Videos decoded at once; with fewer videos than that, each is decoded by several threads."""
+    precision: Precision = "auto"
+    """Arithmetic of the encoder."""
+    compile: bool = False
+    """Compile the encoder first."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.threads < 1:
+            raise ConfigError(
+                f"Extraction needs a batch and threads of at least 1, found {self.batch} and {self.threads}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """What an extraction has done."""
+
+    videos: int
+    """Videos written; those that were there before do not count."""
+    clips: int
+    """Clips encoded."""
+    seconds: float
+    """From the first video to the last."""
+    waited: float
+    """Seconds in which the encoder waited for decoded clips."""
+
+    def describe(self) -> str:
+        """In words; nothing when there was nothing to do."""
+        if not self.clips:
+            return ""
+        return (
+            f"{3600 * self.videos / self.seconds:.0f} videos/h, {self.clips / self.seconds:.1f} clips/s, "
+            f"{100 * self.waited / self.seconds:.0f} % of the time waiting for the decoder"
+        )
+
+
+def extract(
+    paths: Sequence[Path],
+    store: FeatureStore,
+    encoder: nn.Module,
+    spec: ClipSpec,
+    sampling: Sampling,
+    *,
+    device: torch.device,
+    work: Work = Work(),
+    quarantine: Quarantine | None = None,
+) -> Extracted:
+    """Extracts every video that the store does not hold yet, under the file's stem.
+
+    Neither the number of threads nor what else is extracted changes a feature.
+
+    Raises:
+        VideoError: A video cannot be read and there is no quarantine. QuarantineError: Too many cannot.
+        CheckpointError: The encoder gives numbers that are none.
     """
-    count = len(clips)
-    clips = torch.cat([clips, clips[-1:].expand(max(0, batch - count), -1, -1, -1, -1)])
-    pictures = normalise(clips.to(device, non_blocking=True).float() / 255, spec.mean, spec.std)
-    pictures = pictures.contiguous(memory_format=torch.channels_last_3d)
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-        return encoder(pictures)[:count].float().cpu()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How clips of one video lie on its frames."""
-
-    info: video.VideoInfo
-    frames: Int[np.ndarray, "N T"]
-    """Decoded frame for each place of each clip."""
-    timebase: Timebase
-
-
-def lay_grid(info: video.VideoInfo, spec: ClipSpec, interval: int) -> Grid:
-    """Clips every `interval` frames at the video's mean rate.
-
-    A video of variable rate is put on an even grid of that rate first: each grid point takes the frame nearest in time,
-    so a feature's second is right whatever the frames' spacing.
-    """
-    even = np.arange(info.num_frames)
-    grid = even if info.constant_rate else _nearest(np.asarray(info.times), even / info.fps)
-    clips = extraction_frames(len(grid), spec.frames, spec.stride, interval)
-    base = Timebase(fps=info.fps, stride=float(interval), window=float(spec.frames * spec.stride))
-    return Grid(info, grid[clips], base)
-
-
-def _nearest(times: Float[np.ndarray, " F"], points: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """For each point the index of the nearest of the ascending times; of two equally near ones the earlier."""
-    return np.searchsorted((times[1:] + times[:-1]) / 2, points)
-
-
-def decode_clips(path: Path, spec: ClipSpec, grid: Grid, backend: str = "pyav") -> Iterator[UInt8[Tensor, "T C H W"]]:
-    """The clips of a video in order, in one pass, holding only the frames that clips still need."""
-    wanted = sorted(set(grid.frames.ravel().tolist()))
-    decoded = video.frames(path, spec.resize, indices=wanted, info=grid.info, backend=backend)
-    held: dict[int, Tensor] = {}
-    for clip in grid.frames:
-        first, last = int(clip.min()), int(clip.max())
-        held = {index: frame for index, frame in held.items() if index >= first}
-        while last not in held:
-            try:
-                index, _, frame = next(decoded)
-            except StopIteration:
-                raise VideoError(path, f"ended before frame {last}, which its header promises") from None
-            held[index] = _crop(frame, spec.size)
-        yield torch.stack([held[int(index)] for index in clip])
+    todo = [path for path in paths if path.stem not in store]
+    assembly = _Assembly(store, make_ready(encoder, device, work.compile), spec, device, work, sampling.resize_on)
+    tally = _Tally(todo)
+    with Progress("extracting", total=len(todo)) as progress:
+        for piece in tally.waiting(_decode_all(todo, spec, sampling, work.threads)):
+            if piece.error is None:
+                assembly.take(piece)
+            else:
+                assembly.drop(piece.path)
+                if quarantine is None:
+                    raise piece.error
+                quarantine.add(piece.error)
+            tally.count(piece)
+            progress.update(tally.videos, tally.note(), share=tally.share())
+        assembly.flush()
+    return Extracted(videos=assembly.written, clips=tally.clips, seconds=tally.seconds(), waited=tally.waited)
 
 
 @dataclass(frozen=True)
@@ -103,52 +122,55 @@ class _Piece:
     last: bool = False
 
 
-def extract(
-    paths: Sequence[Path],
-    store: FeatureStore,
-    encoder: nn.Module,
-    spec: ClipSpec,
-    *,
-    interval: int,
-    device: torch.device,
-    batch: int = 32,
-    threads: int = 2,
-    backend: str = "pyav",
-    quarantine: Quarantine | None = None,
-) -> int:
-    """Extracts every video that the store does not hold yet, under the file's stem; returns how many were written.
+class _Tally:
+    """How far the work is; a video counts by the size of its file, so that long ones count for more."""
 
-    Threads decode several videos at once, each in one pass; the encoder sees full batches across videos. Neither the
-    number of threads nor what else is extracted changes a feature.
+    def __init__(self, paths: Sequence[Path]):
+        self.videos = self.clips = 0
+        self.waited = 0.0
+        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
+        self._clips_of: dict[Path, int] = {}
+        self._bytes = 0.0
+        self._begin = time.perf_counter()
 
-    Raises:
-        VideoError: A video cannot be read and there is no quarantine. QuarantineError: Too many cannot.
-    """
-    if batch < 1 or threads < 1:
-        raise ConfigError(f"Extraction needs a batch and threads of at least 1, found {batch} and {threads}.")
-    todo = [path for path in paths if path.stem not in store]
-    assembly = _Assembly(store, encoder.to(device).eval(), spec, device, batch)
-    done, begin = 0, time.perf_counter()
-    with Progress("extracting", total=len(todo)) as progress:
-        for piece in _decode_all(todo, spec, interval, backend, threads):
-            if piece.error is None:
-                assembly.take(piece)
-            else:
-                assembly.drop(piece.path)
-                if quarantine is None:
-                    raise piece.error
-                quarantine.add(piece.error)
-            done += piece.last
-            progress.update(done, f"{done / (time.perf_counter() - begin):.1f} videos/s")
-        assembly.flush()
-    return assembly.written
+    def waiting(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+        """The pieces, with the time noted that it takes until they are there."""
+        while True:
+            begin = time.perf_counter()
+            piece = next(pieces, None)
+            self.waited += time.perf_counter() - begin
+            if piece is None:
+                return
+            yield piece
+
+    def count(self, piece: _Piece) -> None:
+        if piece.grid is not None:
+            self._clips_of[piece.path] = len(piece.grid.frames)
+        if piece.clip is not None:
+            self.clips += 1
+            self._bytes += self._sizes[piece.path] / self._clips_of[piece.path]
+        self.videos += piece.last
+
+    def share(self) -> float:
+        return self._bytes / max(1, sum(self._sizes.values()))
+
+    def seconds(self) -> float:
+        return max(1e-9, time.perf_counter() - self._begin)
+
+    def note(self) -> str:
+        spent = self.seconds()
+        rate = 3600 * self.share() * len(self._sizes) / spent
+        return f"{rate:.0f} videos/h, {self.clips} clips, {100 * self.waited / spent:.0f} % waiting for the decoder"
 
 
 class _Assembly:
     """Clips that wait for a batch to be full, and videos that wait for their last feature."""
 
-    def __init__(self, store: FeatureStore, encoder: nn.Module, spec: ClipSpec, device: torch.device, batch: int):
-        self.store, self.encoder, self.spec, self.device, self.batch = store, encoder, spec, device, batch
+    def __init__(
+        self, store: FeatureStore, encoder: Any, spec: ClipSpec, device: torch.device, work: Work, resize_on: str
+    ):
+        self.store, self.encoder, self.spec, self.device, self.work = store, encoder, spec, device, work
+        self.resize_on = resize_on
         self.written = 0
         self._waiting: list[tuple[Path, Tensor]] = []
         self._rows: dict[Path, list[Tensor]] = {}
@@ -159,8 +181,9 @@ class _Assembly:
         if piece.grid is not None:
             self._rows[piece.path], self._grids[piece.path] = [], piece.grid
         if piece.clip is not None:
-            self._waiting.append((piece.path, piece.clip))
-        if len(self._waiting) == self.batch:
+            clip = shrink(piece.clip, self.spec, self.device) if self.resize_on == "device" else piece.clip
+            self._waiting.append((piece.path, clip))
+        if len(self._waiting) == self.work.batch:
             self.flush()
 
     def drop(self, path: Path) -> None:
@@ -174,24 +197,31 @@ class _Assembly:
         if not self._waiting:
             return
         clips = torch.stack([clip for _, clip in self._waiting])
-        values = encode(self.encoder, clips, self.spec, self.device, self.batch)
+        values = encode(self.encoder, clips, self.spec, self.device, self.work.batch, self.work.precision)
         for (path, _), row in zip(self._waiting, values, strict=True):
             self._rows[path].append(row)
         self._waiting.clear()
         for path in [path for path, rows in self._rows.items() if len(rows) == len(self._grids[path].frames)]:
-            grid = self._grids.pop(path)
-            values = torch.stack(self._rows.pop(path))
-            self.store.write(Features(path.stem, values, grid.timebase, grid.info.duration))
-            self.written += 1
+            self._store(path, self._grids.pop(path), torch.stack(self._rows.pop(path)))
+
+    def _store(self, path: Path, grid: Grid, values: Tensor) -> None:
+        if not values.isfinite().all():
+            raise CheckpointError(
+                f"{path}: the encoder's features of this video contain NaN or infinity. Either its weights do, or the "
+                "precision is too small for them: try --precision fp32."
+            )
+        self.store.write(Features(path.stem, values, grid.timebase, grid.info.duration))
+        self.written += 1
 
 
-def _decode_all(paths: Sequence[Path], spec: ClipSpec, interval: int, backend: str, threads: int) -> Iterator[_Piece]:
+def _decode_all(paths: Sequence[Path], spec: ClipSpec, sampling: Sampling, threads: int) -> Iterator[_Piece]:
     """Pieces of all videos, decoded by threads; at most a bounded number wait."""
     todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in paths:
         todo.put(path)
-    pieces: queue.Queue[_Piece | BaseException | None] = queue.Queue(maxsize=64)
+    pieces: queue.Queue[_Piece | BaseException | None] = queue.Queue(_room(spec, sampling))
     stopped = threading.Event()
+    inside = max(1, threads // max(1, len(paths)))  # threads of FFmpeg for each video
 
     def hand_over(piece: _Piece | BaseException | None) -> None:
         while not stopped.is_set():
@@ -207,7 +237,7 @@ def _decode_all(paths: Sequence[Path], spec: ClipSpec, interval: int, backend: s
                     path = todo.get_nowait()
                 except queue.Empty:
                     break
-                for piece in _pieces(path, spec, interval, backend):
+                for piece in _pieces(path, spec, sampling, inside):
                     hand_over(piece)
                     if stopped.is_set():
                         return
@@ -216,7 +246,7 @@ def _decode_all(paths: Sequence[Path], spec: ClipSpec, interval: int, backend: s
         finally:
             hand_over(None)
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(paths)))]
     for worker in workers:
         worker.start()
     left = len(workers)
@@ -233,17 +263,19 @@ def _decode_all(paths: Sequence[Path], spec: ClipSpec, interval: int, backend: s
         stopped.set()
 
 
-def _pieces(path: Path, spec: ClipSpec, interval: int, backend: str) -> Iterator[_Piece]:
+def _room(spec: ClipSpec, sampling: Sampling) -> int:
+    """Pieces that may wait: so many clips as fit the memory set aside; of whole pictures nobody knows the size yet."""
+    if sampling.resize_on == "device":
+        return 4
+    return max(4, min(64, WAITING_BYTES // (3 * spec.frames * spec.size**2)))
+
+
+def _pieces(path: Path, spec: ClipSpec, sampling: Sampling, threads: int) -> Iterator[_Piece]:
     try:
-        grid = lay_grid(video.probe(path), spec, interval)
+        grid = lay_grid(video.probe(path), spec, sampling.interval, sampling.fps)
         yield _Piece(path, grid=grid)
-        for clip in decode_clips(path, spec, grid, backend):
+        for clip in decode_clips(path, spec, grid, sampling.backend, sampling.resize_on, threads):
             yield _Piece(path, clip=clip)
         yield _Piece(path, last=True)
     except VideoError as error:
         yield _Piece(path, error=error, last=True)
-
-
-def _crop(frame: UInt8[Tensor, "C H W"], size: int) -> UInt8[Tensor, "C h w"]:
-    top, left = (frame.shape[1] - size) // 2, (frame.shape[2] - size) // 2
-    return frame[:, top : top + size, left : left + size]

@@ -11,9 +11,12 @@ How features come about is in `extraction`. Letters: N clips of a video, D featu
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,31 @@ class Features:
     timebase: Timebase
     duration: float
     """Seconds."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block this process may write into the store at `path`, together with others.
+
+    What killed processes have left half-written is removed first, unless somebody else is writing at this moment.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # others write, or the file system knows no locks: then nothing is removed
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in leftovers(path):
+                leftover.unlink(missing_ok=True)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Files that a write has begun and not ended, or is about to end."""
+    return sorted(path.glob(".*.tmp"))
 
 
 class FeatureStore:

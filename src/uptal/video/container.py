@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -33,6 +34,9 @@ MAX_PIXELS = 2**26
 USUAL_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 """Colour matrices that can be converted: RGB, BT.709, unknown, FCC, BT.470, SMPTE 170M and 240M, BT.2020."""
 
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Titles in other encodings than UTF-8 are no damage. PyAV 19 has no such option and accepts them."""
+
 FAILURES = (FFmpegError, OSError, UnicodeError, OverflowError, IndexError)
 """What PyAV raises on files that cannot be read; an IndexError comes from streams that a damaged header lies about."""
 
@@ -47,7 +51,7 @@ def opened(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple[Inp
     _check_file(path)
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(f"file:{os.fspath(path)}", options=options, metadata_errors="replace") as container:
+        with av.open(f"file:{os.fspath(path)}", options=options, **_LENIENT) as container:
             stream = _picture_stream(container, path)
             stream.codec_context.thread_count = threads
             yield container, stream
