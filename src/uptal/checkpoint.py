@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from uptal.errors import CheckpointError, UptalError
@@ -128,6 +129,36 @@ def load(path: Path) -> Checkpoint:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {reason}).") from error
+
+
+def save_best(path: Path, value: float, epoch: int, weights: Mapping[str, Tensor]) -> bool:
+    """Keeps weights at `path` if none with as high a value are there; returns whether it did.
+
+    Raises:
+        UptalError: The file cannot be written.
+    """
+    if path.exists() and best_facts(path)[0] >= value:
+        return False
+    facts = {"value": repr(value), "epoch": str(epoch)}
+    with atomic_write(path, "wb") as file:
+        file.write(save_tensors({name: tensor.detach().contiguous() for name, tensor in weights.items()}, facts))
+    return True
+
+
+def best_facts(path: Path) -> tuple[float, int]:
+    """Value and epoch of the weights that `save_best` kept.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+        return float(facts["value"]), int(facts["epoch"])
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f"{path}: not the weights of a best epoch ({error}). Delete the file to go on without it."
+        ) from error
 
 
 def _name(step: int) -> str:

@@ -9,14 +9,22 @@ import sys
 COMMANDS = {
     "demo": "the whole story on the built-in corpus, or the label-free part on your own videos",
     "synthesize": "write the built-in corpus: encoded videos of procedural actions with exact annotations",
+    "transcode": "smaller copies of videos, quicker to read in training",
     "pretrain": "pre-train a clip encoder on a folder of videos, without labels",
     "extract": "clip features of untrimmed videos",
-    "train": "train a localizer on features (bmn)",
+    "features": "features from other projects into a store (npy, HDF5, CSV), and out of it",
+    "train": "train a localizer on features (bmn, gtad, actionformer, lgi)",
     "predict": "detections or proposals for the videos of a feature store",
-    "evaluate": "detection mAP or proposal recall of a result file",
+    "evaluate": "detection mAP, proposal recall or grounding recall of a result file",
+    "probe": "classification of labelled clips: nearest neighbours, linear, fine-tuned",
     "detect": "my video in, segments and a page out",
+    "ground": "my video and my sentences in, intervals and a page out",
+    "encoders": "every encoder: width, native clip, parameters, multiply-adds; the FLOPs column of Table 1",
+    "weights": "convert checkpoints of other projects; show what a weight file is",
     "report": "a page of videos, annotations and detections",
-    "doctor": "what is installed, missing or broken: machine, data",
+    "reproduce": "experiments on the built-in corpora, resumable, every number kept",
+    "bench": "what pre-training or extraction costs on this machine, measured",
+    "doctor": "what is installed, missing or broken: machine, data, annotations, store, run",
 }
 """Sub-commands in the order in which one meets them."""
 
@@ -102,3 +110,7 @@ def _help() -> str:
         "`uptal COMMAND --help` lists a command's options with their defaults; `uptal --version` the version.",
     ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

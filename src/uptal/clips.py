@@ -77,6 +77,9 @@ class TimelineConfig:
     """Clips outside the region."""
     region: RegionConfig = field(default_factory=RegionConfig)
     """Clips of the pseudo action."""
+    context: Literal["own", "none"] = "own"
+    """What surrounds a region that stays in its own video (Table 3, #1 and #2): the video's other clips, or nothing, so
+    that the region is all there is (J = L). The paper does not say."""
 
     def __post_init__(self) -> None:
         region = self.region
@@ -104,7 +107,8 @@ class Timeline:
     """What was drawn for one video: frame indices and places, for every view."""
 
     clips: Int[np.ndarray, "V J T"]
-    """The video's own J clips: the background it lends to others, or, without paste, the whole synthetic video."""
+    """The video's own J clips: the background it lends to others, or, without paste, the whole synthetic video (with
+    `context` none R clips, of which those beyond `length` are never looked at)."""
     region: Int[np.ndarray, "V R T"]
     """The region's clips; entries beyond `length` repeat the last clip and are never looked at."""
     start: Int[np.ndarray, " V"]
@@ -188,8 +192,10 @@ def draw_strides(rng: np.random.Generator, cfg: RegionConfig, length: int) -> In
     """Strides of a region's clips (T4), before the video's length is looked at."""
     values = np.arange(cfg.min_stride, cfg.max_stride + 1)
     weights = np.ones(len(values)) if cfg.stride_law == "uniform" else 1 / values
+    shares = np.cumsum(weights / weights.sum())
     count = length if cfg.stride_scope == "clip" else 1
-    return np.broadcast_to(rng.choice(values, size=count, p=weights / weights.sum()), (length,)).astype(np.int64)
+    drawn = values[np.searchsorted(shares / shares[-1], rng.random(count), side="right")]
+    return np.broadcast_to(drawn, (length,)).astype(np.int64)  # the draws of `rng.choice`, without its many checks
 
 
 def draw_length(rng: np.random.Generator, cfg: RegionConfig) -> int:
@@ -216,6 +222,8 @@ def draw_timeline(
     views = [_draw_view(rng, num_frames, cfg, paste, centred, fixed) for _ in range(cfg.views)]
     if paste and cfg.region.min_overlap > 0 and cfg.views == 2:
         views[1] = _overlapping(rng, num_frames, cfg, views)
+    if not paste and cfg.context == "none":
+        views = [_View(_padded(view.region, cfg.region.max_clips), view.region, 0, view.strides) for view in views]
     clips = [view.clips for view in views]
     if cfg.background.share and paste:
         clips = [clips[0]] * len(clips)

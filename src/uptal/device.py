@@ -1,10 +1,35 @@
-"""Which device a run uses, by the name that the user gave."""
+"""Which device a run uses and in which number format, by the names that the user gave."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from torch import nn
 
 from uptal.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""`auto` is bf16 where the device has it, else fp32."""
+
+
+def number_format(precision: Precision, device: torch.device) -> torch.dtype:
+    """Number format of an encoder's arithmetic on a device."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def move(module: nn.Module, device: torch.device) -> None:
+    """Moves a module to a device, with its convolutions in the memory layout that they like best, 2-D ones among them.
+
+    `Module.to` knows one layout at a time, and refuses a network over pictures when it is the layout of clips.
+    """
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    module.to(device)
+    for parameter in module.parameters():
+        if parameter.dim() in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from uptal.errors import UptalError
+
+_PATIENCE = timedelta(minutes=5)
+"""How long a process waits for the others, who may be writing a checkpoint; where one has died the connection breaks at
+once, and torchrun ends the rest."""
+
+
+class ProcessError(UptalError):
+    """Another process of the run has ended, or does not answer."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,12 @@ class World:
     local_rank: int
 
 
+def announced() -> World:
+    """This process's place as torchrun announces it in the environment; joins nothing."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    return World(*(int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)))
+
+
 def world() -> World:
     """This process's place; joins the group that torchrun announces in the environment, once, and takes its GPU."""
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -27,8 +46,35 @@ def world() -> World:
             return World(0, 1, 0)
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group()  # every kind of tensor gets its own transport: gloo for CPU, NCCL for CUDA
+        # every kind of tensor gets its own transport: gloo for CPU, NCCL for CUDA
+        dist.init_process_group(timeout=_PATIENCE)
     return World(dist.get_rank(), dist.get_world_size(), local_rank)
+
+
+def leave() -> None:
+    """Leaves the group, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def company() -> Iterator[None]:
+    """Within the block it is told in words when another process dies, which comes up at whatever is sent next.
+
+    Raises:
+        ProcessError: Instead of what PyTorch raises.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if not lost or not dist.is_initialized():
+            raise
+        raise ProcessError(
+            f"Another process of the run has ended or does not answer (this is number {dist.get_rank()} of "
+            f"{dist.get_world_size()}; {' '.join(str(error).split())[:200]}). Look for its own message above or in its "
+            "log; the same command goes on from the newest checkpoint."
+        ) from error
 
 
 def gather(values: Tensor) -> Tensor:
@@ -38,6 +84,13 @@ def gather(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+def same_on_all(values: Tensor) -> Tensor:
+    """The tensor of the first process, on every process."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast(values, 0)
+    return values
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from uptal.device import Precision, number_format
 from uptal.errors import ConfigError
 
 
@@ -28,6 +29,8 @@ class OptimConfig:
     """How the rate follows another batch size. The paper uses one batch size; `sqrt` suits Adam."""
     weight_decay: float = 1e-5
     """Weight decay (Sec. 4.1.1)."""
+    decay_vectors: bool = True
+    """Decay all parameters, as `torch.optim` does; `False` spares what has one dimension: biases, norms, scales."""
     batch: int = 512
     """Samples a step over all processes and accumulated parts (Sec. 4.1.1)."""
     accumulate: int = 1
@@ -52,7 +55,7 @@ class OptimConfig:
     """Lowest rate of `plateau`. The paper does not say."""
     clip_norm: float | None = None
     """Largest gradient norm; none in the paper."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the encoder: `auto` is bf16 where the device has it, else fp32. Losses are always fp32."""
     log_every: int = 10
     """Steps from one log line to the next."""
@@ -60,6 +63,8 @@ class OptimConfig:
     """Steps from one checkpoint to the next; one is also written at the end and on a signal."""
     keep: int = 3
     """Checkpoints to keep."""
+    keep_best: bool = False
+    """Also keep the weights of the epoch with the highest validation accuracy, in `RUN/best.safetensors`."""
 
     def __post_init__(self) -> None:
         for name, lowest in (("batch", 1), ("lr_batch", 1), ("accumulate", 1), ("keep", 1), ("log_every", 1),
@@ -131,17 +136,20 @@ def after_epoch(plateau: Plateau, loss: float, cfg: OptimConfig) -> Plateau:
 def optimiser(parameters: Iterable[nn.Parameter], cfg: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser that the settings name, for the parameters that learn."""
     learning = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: list[Any] = learning
+    if not cfg.decay_vectors:
+        vectors = [parameter for parameter in learning if parameter.ndim < 2]
+        groups = [{"params": [p for p in learning if p.ndim >= 2]}, {"params": vectors, "weight_decay": 0.0}]
+    fused = True if learning and all(parameter.is_cuda for parameter in learning) else None  # one kernel for all
     if cfg.algorithm == "sgd":
-        return torch.optim.SGD(learning, cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay)
+        return torch.optim.SGD(groups, cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay, fused=fused)
     kind = torch.optim.Adam if cfg.algorithm == "adam" else torch.optim.AdamW
-    return kind(learning, cfg.lr, weight_decay=cfg.weight_decay)
+    return kind(groups, cfg.lr, weight_decay=cfg.weight_decay, fused=fused)
 
 
 def arithmetic(cfg: OptimConfig, device: torch.device) -> torch.dtype:
     """Number format of the encoder's arithmetic on a device."""
-    if cfg.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cfg.precision]
+    return number_format(cfg.precision, device)
 
 
 @contextmanager

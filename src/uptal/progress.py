@@ -36,8 +36,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, note: str = "", facts: Mapping[str, Any] | None = None) -> None:
-        """Shows that `done` of `total` are done; `facts` may carry `videos_per_s` and `data_wait`."""
+    def update(
+        self, done: int, note: str = "", facts: Mapping[str, Any] | None = None, share: float | None = None
+    ) -> None:
+        """Shows that `done` of `total` are done; `facts` may carry `videos_per_s` and `data_wait`.
+
+        `share`, 0 to 1, says how far the work is where parts differ in size; the time left follows it.
+        """
         if not self.enabled:
             return
         if facts and "videos_per_s" in facts:
@@ -49,7 +54,9 @@ class Progress:
             self._bar.update(self._task, completed=done, note=note)
         elif now - self._last >= self.every:
             self._last = now
-            left = (now - self._began) / max(1, done - self.start) * (self.total - done)
+            if share is None:
+                share = max(1, done - self.start) / max(1, self.total - self.start)
+            left = (now - self._began) * (1 - share) / max(1e-3, share)
             print(
                 f"{self.title}: {done}/{self.total}, {left:.0f} s left, {note}".rstrip(", "),
                 file=sys.stderr,

@@ -44,6 +44,11 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
 
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch, where a run keeps them."""
+        return self.path / "best.safetensors"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process.

@@ -8,39 +8,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
 
 from uptal import checkpoint
 from uptal.device import choose_device
-from uptal.distributed import World, any_process, average
-from uptal.errors import CheckpointError, ConfigError, UptalError
-from uptal.optim import OptimConfig, Plateau, after_epoch, arithmetic, learning_rate, optimiser, sound_arithmetic
+from uptal.distributed import World, any_process, average, gather, world
+from uptal.errors import CheckpointError, ConfigError
+from uptal.learner import Batch, DivergenceError, Learner, Task
+from uptal.optim import OptimConfig, Plateau, after_epoch, learning_rate, sound_arithmetic
 from uptal.progress import Progress
 from uptal.run import RunFolder, versions
 from uptal.stopping import stop_signal
 
-__all__ = ["DivergenceError", "OptimConfig", "Outcome", "choose_device", "fit", "learning_rate"]
-
-
-class DivergenceError(UptalError):
-    """A loss or gradient that is not a number; raised before the update, so weights are those before the step."""
-
-
-@runtime_checkable
-class Batch(Protocol):
-    """What the loop knows of a batch."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def position(self) -> int: ...
-    def to(self, device: torch.device) -> Any: ...
+__all__ = ["Batch", "DivergenceError", "OptimConfig", "Outcome", "Task", "choose_device", "fit", "learning_rate"]
 
 
 @runtime_checkable
@@ -51,19 +36,6 @@ class Data(Protocol):
     def steps_per_epoch(self) -> int: ...
     def batches(self, epoch: int, position: int = 0) -> Iterator[Any]: ...
     def validation_batches(self) -> Iterator[Any]: ...
-
-
-@runtime_checkable
-class Task(Protocol):
-    """A module that knows its loss. `after_step` runs once the optimiser has stepped."""
-
-    def loss(self, batch: Any) -> dict[str, Tensor]: ...
-    def after_step(self) -> None: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
-    def train(self, mode: bool = True) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -102,11 +74,11 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
         CheckpointError: A checkpoint cannot be written, or those that are there cannot be read or are of another model.
         ConfigError: There are fewer videos than a step needs.
     """
-    learner = _Learner(task, cfg, device)
+    learner = Learner(task, cfg, device)
     state = _resume(learner, run, main=world.rank == 0)
     steps_per_epoch = _steps_per_epoch(data, cfg)
     last = cfg.epochs * steps_per_epoch if cfg.max_steps is None else min(cfg.epochs * steps_per_epoch, cfg.max_steps)
-    first, main = state.step, world.rank == 0
+    first, main, alarm = state.step, world.rank == 0, _CollapseAlarm()
     task.train()
 
     bar = Progress(f"training {run.path.name}", last, first, enabled=main)
@@ -120,6 +92,8 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
                 clock.count(sum(len(part.names) for part in parts) * world.size)
                 state.line = {"step": state.step, "epoch": state.epoch, **values, "lr": lr, **clock.rates()}
                 state.seconds += clock.lap()
+                if main:
+                    alarm.look(values.get("spread"), state.step)
                 progress.update(state.step, _note(values), state.line)
                 if state.step % cfg.log_every == 0 or state.step in (1, last):
                     clock.reset()
@@ -128,8 +102,8 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
                 stop.asked = any_process(stop.asked, device)
                 if state.step == last or stop.asked:
                     break
-                if main and state.step % cfg.checkpoint_every == 0:
-                    _save(learner, state, run)
+                if state.step % cfg.checkpoint_every == 0:
+                    _save(learner, state, run, main)
             else:
                 if state.position == 0:
                     raise ConfigError(f"{run.path}: a whole epoch gave no step; too few videos could be read.")
@@ -138,12 +112,15 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
                 if measured:
                     state.plateau = after_epoch(state.plateau, measured["val_loss"], cfg)
                     _log_validation(run, state, measured, main)
-        if main and (state.step > first or last == 0):
-            _save(learner, state, run)
+                    _keep_best(task, cfg, state, run, measured, main)
+        if state.step > first or last == 0:
+            _save(learner, state, run, main)
         if (
             first < state.step == last and state.position and not stop.asked
         ):  # the schedule has no more use for this one
-            _log_validation(run, state, _validate(task, data, device), main)
+            measured = _validate(task, data, device)
+            _log_validation(run, state, measured, main)
+            _keep_best(task, cfg, state, run, measured, main)
     finished = state.step >= last or state.epoch >= cfg.epochs
     return Outcome(state.step, state.seconds, finished, state.step - first)
 
@@ -158,67 +135,15 @@ def _steps_per_epoch(data: Data, cfg: OptimConfig) -> int:
     return steps
 
 
-class _Learner:
-    """A task with its optimiser: what turns a batch into other weights."""
-
-    def __init__(self, task: Task, cfg: OptimConfig, device: torch.device):
-        self.task, self.cfg, self.device = task, cfg, device
-        self.dtype = arithmetic(cfg, device)
-        self.optimiser = optimiser(task.parameters(), cfg)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-
-    def step(self, parts: Sequence[Batch], lr: float, number: int) -> dict[str, Any]:
-        """One update from the parts of one batch; the values that go to the log."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        self.optimiser.zero_grad(set_to_none=True)
-        total: dict[str, Any] = {"loss": 0.0, "accuracy": None}
-        for part in parts:
-            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                values = self.task.loss(part.to(self.device))
-            if not torch.isfinite(values["loss"]):
-                raise _divergence(f"loss of step {number} is {float(values['loss'].detach())}", [part])
-            self.scaler.scale(values["loss"] / len(parts)).backward()
-            for name, value in values.items():
-                total[name] = (total.get(name) or 0.0) + float(value.detach()) / len(parts)
-        self._update(parts, number)
-        return total
-
-    def _update(self, parts: Sequence[Batch], number: int) -> None:
-        gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
-        average(gradients)
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # an enabled scaler skips such a step by itself
-            named = [n for n, p in self.task.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-            what = f"of {named[0]}" if named else "norm"
-            raise _divergence(f"gradient {what} in step {number} is not finite", parts)
-        if self.cfg.clip_norm is not None:
-            factor = (self.cfg.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            for gradient in gradients:
-                gradient.mul_(factor)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.task.after_step()
-
-
-def _divergence(what: str, parts: Sequence[Batch]) -> DivergenceError:
-    names = [name for part in parts for name in part.names]
-    listed = ", ".join(names[:32]) + (f" and {len(names) - 32} more" if len(names) > 32 else "")
-    return DivergenceError(
-        f"The {what}; the weights are still those before the step, and the newest checkpoint is untouched. Videos of "
-        f"this step: {listed}. Try a lower --optim.lr, --optim.clip_norm 1 or --optim.precision fp32."
-    )
-
-
 @torch.no_grad()
 def _validate(task: Task, data: Data, device: torch.device) -> dict[str, float]:
-    """Mean loss and accuracy on the fixed validation videos of all processes, in evaluation mode; empty without any."""
+    """Mean loss and accuracy over the fixed validation videos of all processes, in evaluation mode; empty if none."""
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     task.train(False)
     for batch in data.validation_batches():
         values = task.loss(batch.to(device))
-        sums += torch.stack([values["loss"], values.get("accuracy", torch.zeros(())), torch.ones(())]).to(sums)
+        accuracy = values.get("accuracy", torch.zeros(()))
+        sums += len(batch.names) * torch.stack([part.to(sums) for part in (values["loss"], accuracy, torch.ones(()))])
     task.train()
     average([sums])
     loss, accuracy, count = sums.tolist()
@@ -231,8 +156,25 @@ def _log_validation(run: RunFolder, state: _State, measured: Mapping[str, float]
         run.log(state.line | {"epoch": state.epoch, **measured})
 
 
-def _save(learner: _Learner, state: _State, run: RunFolder) -> None:
-    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def _keep_best(
+    task: Task, cfg: OptimConfig, state: _State, run: RunFolder, measured: Mapping[str, float], main: bool
+) -> None:
+    """The weights of the epoch with the highest validation accuracy so far, beside the checkpoints."""
+    if main and measured and cfg.keep_best:
+        epoch = state.epoch if state.position == 0 else state.epoch + 1
+        checkpoint.save_best(run.best, measured["val_accuracy"], epoch, task.state_dict())
+
+
+def _save(learner: Learner, state: _State, run: RunFolder, main: bool) -> None:
+    """Writes a checkpoint; every process takes part, since each has random numbers of its own."""
+    mine = torch.get_rng_state()
+    random = {
+        "cpu": mine,
+        "processes": gather(mine[None]),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    if not main:
+        return
     train = {
         "optimiser": learner.optimiser.state_dict(),
         "scaler": learner.scaler.state_dict(),
@@ -243,19 +185,20 @@ def _save(learner: _Learner, state: _State, run: RunFolder) -> None:
     checkpoint.save(run.checkpoints, state.step, learner.task.state_dict(), train, meta, learner.cfg.keep)
 
 
-def _resume(learner: _Learner, run: RunFolder, main: bool) -> _State:
+def _resume(learner: Learner, run: RunFolder, main: bool) -> _State:
     found, passed_over = checkpoint.newest_valid(run.checkpoints)
     for line in passed_over if main else ():
         print(f"passing over {line}", file=sys.stderr)
     if found is None:
         if main:
             run.rewind_log(0, 0)
+            run.best.unlink(missing_ok=True)
         return _State()
     try:
         learner.task.load_state_dict(found.weights)
         learner.optimiser.load_state_dict(found.train["optimiser"])
         learner.scaler.load_state_dict(found.train["scaler"])
-        torch.set_rng_state(found.train["random"]["cpu"])
+        _restore_random(found.train["random"])
         if torch.cuda.is_available() and len(found.train["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(found.train["random"]["cuda"])
         stored = found.train["state"]
@@ -271,6 +214,13 @@ def _resume(learner: _Learner, run: RunFolder, main: bool) -> _State:
     return state
 
 
+def _restore_random(stored: Mapping[str, Any]) -> None:
+    """The random state of this process; a process that was not there before keeps the one that it began with."""
+    states, place = stored.get("processes", stored["cpu"][None]), world()
+    if place.rank < len(states):
+        torch.set_rng_state(states[place.rank].clone())  # PyTorch reads a view of a row from a wrong place
+
+
 def _take(batches: Iterator[Any], count: int, clock: _Clock, device: torch.device) -> list[Any]:
     """The parts of a step, or nothing at the epoch's end, which comes for all processes as soon as it does for one."""
     with clock.waiting():
@@ -281,6 +231,25 @@ def _take(batches: Iterator[Any], count: int, clock: _Clock, device: torch.devic
 def _note(values: Mapping[str, Any]) -> str:
     accuracy = values["accuracy"]
     return f"loss {values['loss']:.3f}" + ("" if accuracy is None else f" acc {accuracy:.2f}")
+
+
+class _CollapseAlarm:
+    """Says once that all embeddings have become the same, which no loss need show."""
+
+    def __init__(self) -> None:
+        self._low, self._said = 0, False
+
+    def look(self, spread: float | None, step: int) -> None:
+        """Takes a step's spread: the standard deviation of unit vectors times the root of their width, 1 at most."""
+        self._low = self._low + 1 if spread is not None and spread < 0.01 else 0
+        if self._low == 100 and not self._said:
+            self._said = True
+            print(
+                f"collapse: for 100 steps, up to step {step}, embeddings have differed by less than a hundredth of "
+                "what they could (`spread` in the log). The encoder gives every clip the same feature; stop, and try a "
+                "lower --optim.lr or --head.ft_last_relu false.",
+                file=sys.stderr,
+            )
 
 
 class _Clock:

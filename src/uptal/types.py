@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,33 @@ class Video:
     """Annotated instances, in file order."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A sentence about a video and, where somebody annotated it, when it happens."""
+
+    id: str
+    """Number of the query in its file."""
+    video: str
+    """Name of the video: the file's stem."""
+    sentence: str
+    """As it was written."""
+    start: float = math.nan
+    """Seconds; NaN where nobody said when."""
+    end: float = math.nan
+    """Seconds; may lie behind the video's end, as in Charades-STA, and, in ActivityNet Captions, before the start."""
+    duration: float = math.nan
+    """Length of the video in seconds; NaN where the annotations do not give it."""
+    subset: str = ""
+    """Split that the query belongs to, where the file names one."""
+    place: str = ""
+    """File and line, for messages."""
+
+    @property
+    def located(self) -> bool:
+        """Whether the annotation says when."""
+        return math.isfinite(self.start) and math.isfinite(self.end)
+
+
 @dataclass(frozen=True)
 class Detections:
     """Scored segments of one video, in seconds; serves detection (labels), proposals (no labels) and grounding."""
@@ -95,6 +123,16 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @staticmethod
+    def joined(parts: Sequence[Detections]) -> Detections:
+        """All detections of several lists, in their order; labels only if every list has them."""
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Detections(
+            np.concatenate([np.zeros((0, 2)), *(part.segments for part in parts)]),
+            np.concatenate([np.zeros(0), *(part.scores for part in parts)]),
+            tuple(label for some in labels for label in some) if parts and len(labels) == len(parts) else None,
+        )
 
     def top(self, count: int) -> Detections:
         """The `count` best detections, best first; ties keep their order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uptal.commands.options import new_parser
+from uptal.errors import ConfigError
 from uptal.recipes.demo import demo
 from uptal.recipes.demo_own import demo_videos
 
@@ -12,7 +13,7 @@ from uptal.recipes.demo_own import demo_videos
 def main(arguments: list[str]) -> None:
     """Runs the demo and says where to look."""
     parser = new_parser(
-        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. About six minutes on two cores."
+        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. About seven minutes on two cores."
     )
     parser.add_argument("--out", default="demo", help="folder for everything")
     parser.add_argument(
@@ -21,11 +22,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--full", action="store_true", help="full-size BMN, more videos, more steps; takes the time it needs"
     )
+    parser.add_argument(
+        "--weights", help="an encoder from elsewhere (folder or file of `uptal weights convert`): an extra row"
+    )
     parser.add_argument("--steps", type=int, default=60, help="with --videos: training steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of encoders and heads")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parsed = parser.parse_args(arguments)
+    if parsed.videos and parsed.weights:
+        raise ConfigError("--weights adds a row to the built-in demo's table; with --videos there is no table.")
     if parsed.videos:
         demo_videos(Path(parsed.out), Path(parsed.videos), steps=parsed.steps, seed=parsed.seed, device=parsed.device)
     else:
-        demo(Path(parsed.out), full=parsed.full, seed=parsed.seed, device=parsed.device)
+        weights = Path(parsed.weights) if parsed.weights else None
+        demo(Path(parsed.out), full=parsed.full, seed=parsed.seed, device=parsed.device, weights=weights)

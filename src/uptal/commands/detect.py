@@ -16,6 +16,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", required=True, help="folder for the results")
     parser.add_argument("--annotations", help="ground truth to show beside the predictions")
     parser.add_argument("--min-score", type=float, help="lowest score in subtitles (default: 0.3 of the video's best)")
+    parser.add_argument(
+        "--classes",
+        help="name segments with the encoder's own classifier for this vocabulary, such as kinetics400 "
+        "(default: with the classes that the run was trained on)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parsed = parser.parse_args(arguments)
     found = detect(
@@ -25,6 +30,7 @@ def main(arguments: list[str]) -> None:
         annotations=parsed.annotations,
         device=parsed.device,
         min_score=parsed.min_score,
+        classes=parsed.classes,
     )
     for id, detections in found.items():
         for segment in visible(detections, parsed.min_score).as_segments()[:5]:

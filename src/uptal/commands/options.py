@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -68,6 +69,22 @@ def take_settings(parsed: Namespace, cls: type[T]) -> T:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     tree = parsed.as_dict()
     return from_plain(cls, {name: plain(tree[name]) for name in names})
+
+
+def wanted_recipe(arguments: Sequence[str], localizer: str, known: Sequence[str] | Mapping[str, Any]) -> str | None:
+    """The recipe that the arguments name: its values are the defaults of all other options.
+
+    Raises:
+        ConfigError: The localizer has no such recipe, or two are named.
+    """
+    named = [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
+    named += [b for a, b in itertools.pairwise(arguments) if a == "--recipe"]
+    named += ["small"] * ("--small" in arguments)
+    if len(set(named)) > 1:
+        raise ConfigError(f"--recipe and --small name several recipes ({', '.join(named)}); choose one.")
+    if named and named[0] not in known:
+        raise ConfigError(f"{localizer} has no recipe {named[0]!r}. Recipes: {', '.join(known)}.")
+    return named[0] if named else None
 
 
 def describe(outcome: Outcome, run: str | Path) -> str:

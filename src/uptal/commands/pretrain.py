@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from uptal.annotations import read_labels
+from uptal.annotations.cliplists import match_files, read_clip_list
 from uptal.commands.options import add_settings, describe, new_parser, read_yaml, take_settings
-from uptal.distributed import world
+from uptal.distributed import leave, world
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
+from uptal.recipes.launching import is_launched, launch
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
 from uptal.recipes.settings import from_plain
+from uptal.video import find_videos
 
 
 def main(arguments: list[str]) -> None:
@@ -31,25 +34,31 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--labels",
         default=stored.get("labels"),
-        help="CSV with the columns video,label, for recipes that learn from labels",
+        help="for recipes that learn from labels: CSV with the columns video,label, or a list of Kinetics or UCF101",
     )
     parser.add_argument(
         "--resume", choices=["auto", "never"], default="auto", help="go on with the run in --run, or refuse to"
     )
     parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
     parser.add_argument("--trust-imports", action="store_true", help="allow encoder classes from outside uptal")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes to start on this machine, one a GPU; see docs/scale.md"
+    )
     add_settings(parser, defaults)
     parsed = parser.parse_args(arguments)
+    if parsed.processes != 1 and not is_launched():
+        return launch(parsed.processes, ["pretrain", *arguments])
     cfg = take_settings(parsed, PretrainConfig)
     run = Path(parsed.run)
     if parsed.resume == "never" and any(run.glob("checkpoints/step_*")):
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
-    labels = read_labels(parsed.labels) if parsed.labels else None
+    labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
     trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
     outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels)
     if world().rank == 0:
         print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
         print(f"the encoder is {run / 'encoder.safetensors'}")
+    leave()
 
 
 def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
@@ -62,3 +71,17 @@ def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
     values = read_yaml(path)
     stored = {key: values.pop(key, None) for key in ("videos", "labels", "files")}
     return from_plain(PretrainConfig, values), stored
+
+
+def _labels(file: Path, videos: Path) -> dict[str, str]:
+    """Class by file stem, from a table or from a list as Kinetics and UCF101 publish them."""
+    header = ""
+    if file.is_file():
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            header = lines.readline().strip()
+    if not header or "video" in header.split(","):
+        return read_labels(file)
+    found, missing = match_files(read_clip_list(file), find_videos(videos))
+    if missing:
+        print(f"{len(missing)} videos of {file} are not in {videos}, such as {missing[0]}", file=sys.stderr)
+    return {path.stem: label for path, label in found}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from uptal.annotations import read_annotations, read_detections
 from uptal.commands.options import new_parser
 from uptal.errors import ConfigError, VideoError
 from uptal.features import FeatureStore
-from uptal.report import Report, VideoPanel, write_report
+from uptal.metrics import diagnose, only_present
+from uptal.report import Curve, Report, Table, VideoPanel, diagnosis_sections, write_report
 from uptal.run import environment
 from uptal.similarity import self_similarity
+from uptal.types import Detections, Video
 from uptal.video import find_videos, probe
 
 
@@ -19,7 +22,9 @@ def main(arguments: list[str]) -> None:
     parser = new_parser("report", "One self-contained HTML page; every input but the videos is optional.")
     parser.add_argument("--videos", required=True, help="folder of videos")
     parser.add_argument("--annotations", help="ground truth")
-    parser.add_argument("--found", help="detections: ActivityNet submission JSON")
+    parser.add_argument(
+        "--found", help="detections: ActivityNet submission JSON; with --annotations their errors are sorted by cause"
+    )
     parser.add_argument("--features", help="feature store, for similarity maps")
     parser.add_argument("--max-videos", type=int, default=8, help="videos to show, the first ones by name")
     parser.add_argument("--title", default="Videos", help="heading")
@@ -58,7 +63,17 @@ def main(arguments: list[str]) -> None:
         )
     if not panels:
         raise ConfigError(f"None of the videos can be read; the first: {unreadable[0]}")
-    report = Report(title=parsed.title, sections=panels, facts=environment())
+    sections = [*panels, *_errors(truth, found)]
+    report = Report(title=parsed.title, sections=sections, facts=environment())
     for message in (*write_report(Path(parsed.out), report), *(f"left out {line}" for line in unreadable)):
         print(message)
     print(f"open {parsed.out}")
+
+
+def _errors(truth: Mapping[str, Video] | None, found: Mapping[str, Detections]) -> list[Table | Curve]:
+    """The diagnosis of all detections on annotated videos, where both are there and have labels."""
+    annotated = only_present(truth or {}, found)
+    of_them = {id: found[id] for id in annotated}
+    if not any(v.segments for v in annotated.values()) or any(len(d) and not d.labels for d in of_them.values()):
+        return []
+    return diagnosis_sections(diagnose(annotated, of_them, unknown_labels="false-positive").to_json())

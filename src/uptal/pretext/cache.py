@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from uptal import video
 from uptal.video import VideoInfo
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Where the frames of videos come from; `DecodedVideos` below, or pictures that never were in a file."""
+
+    def probe(self, path: Path) -> VideoInfo:
+        """What the video holds."""
+        ...
+
+    def read(self, info: VideoInfo, path: Path, indices: Sequence[int]) -> UInt8[Tensor, "F C S S"]:
+        """Frames of a video, squeezed to the square."""
+        ...
 
 
 class DecodedVideos:

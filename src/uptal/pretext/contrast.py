@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uptal.distributed import gather, world
@@ -37,8 +37,24 @@ class ContrastConfig:
     split_bn: int = 1
     """Batch-norm groups on one device: statistics over batch / g samples, other ones for keys than for queries, against
     leaks between the two. The paper synchronises (Sec. 4.1.1), which is what several processes do."""
+    shuffle_bn: bool = False
+    """On several processes: each normalises by its own statistics, and keys are shuffled over processes, so that a key
+    is not normalised with the company of its query (MoCo). The paper synchronises instead."""
+    unfilled: Literal["mask", "warm_up", "random"] = "mask"
+    """The queue before its first K keys: places that do not count yet, K keys made before the first step without
+    learning, or random unit vectors (MoCo). The paper does not say."""
+    skip_looped: bool = False
+    """Count no loss for videos shorter than a clip, which are played in a loop; they still lend backgrounds and keys.
+    The paper does not say; Kinetics has none."""
+
+    @property
+    def local_statistics(self) -> bool:
+        """Whether batch norm is left to each process instead of synchronised."""
+        return self.split_bn > 1 or self.shuffle_bn
 
     def __post_init__(self) -> None:
+        if self.split_bn > 1 and self.shuffle_bn:
+            raise ConfigError("contrast.shuffle_bn is for several processes, split_bn for one; choose one of them.")
         if self.queue < 1 or self.tau <= 0 or not 0 <= self.momentum <= 1 or self.split_bn < 1:
             raise ConfigError(
                 f"Contrast needs queue >= 1, tau > 0, momentum in [0, 1] and split_bn >= 1, found {self}."
@@ -53,12 +69,14 @@ class Queue(nn.Module):
     pointer: Tensor
     filled: Tensor
 
-    def __init__(self, length: int, width: int):
+    def __init__(self, length: int, width: int, random: bool = False):
+        """An empty queue, or one full of random unit vectors of no video."""
         super().__init__()
-        self.register_buffer("keys", torch.zeros(length, width))
+        keys = F.normalize(torch.randn(length, width), dim=1) if random else torch.zeros(length, width)
+        self.register_buffer("keys", keys)
         self.register_buffer("ids", torch.full((length,), -1, dtype=torch.int64))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.tensor(length if random else 0))
 
     @torch.no_grad()
     def push(self, keys: Float[Tensor, "B D"], ids: Int[Tensor, " B"]) -> None:
@@ -89,10 +107,12 @@ def info_nce(
     ids: Int[Tensor, " B"],
     queue: Queue,
     cfg: ContrastConfig,
+    counted: Bool[Tensor, " B"] | None = None,
 ) -> Contrast:
     """InfoNCE (Eq. 7) in float32: positive key against the queue, the other keys of the step, or both.
 
     Queue entries that were never filled do not count, nor, with `mask_same_video`, those of the query's own video.
+    Queries that are not `counted` add nothing to the loss; it stays a mean over all, so that processes add up.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = query.float(), key.float()
@@ -112,10 +132,15 @@ def info_nce(
         mask = torch.cat(valid, 1)
         negative = torch.cat(logits, 1).masked_fill(~mask, -torch.inf)
         scores = torch.cat([positive, negative], 1) / cfg.tau
-        loss = F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
+        first = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         best = negative.max(1).values
-        right = (positive[:, 0] > best) & mask.any(1)
-        return Contrast(loss, right.float().mean(), mask.float().sum(1).mean())
+        right = ((positive[:, 0] > best) & mask.any(1)).float()
+        if counted is None:
+            loss, accuracy = F.cross_entropy(scores, first), right.mean()
+        else:
+            loss = (F.cross_entropy(scores, first, reduction="none") * counted).mean()
+            accuracy = (right * counted).sum() / counted.sum().clamp(min=1)
+        return Contrast(loss, accuracy, mask.float().sum(1).mean())
 
 
 @torch.no_grad()

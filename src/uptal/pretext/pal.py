@@ -9,6 +9,7 @@ no paste and no temporal head. Letters: B samples, J clips, T frames, C H W pict
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +18,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uptal.distributed import gather
+from uptal.distributed import gather, same_on_all, world
 from uptal.errors import ConfigError
+from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.contrast import ContrastConfig, Queue, info_nce, momentum_update
-from uptal.pretext.data import Batch, synthesise
 from uptal.pretext.norm import interleaved, split_batch_norm
-from uptal.pretext.synthesis import Placement, pool_region
+from uptal.pretext.synthesis import Placement, inside, pool_region
+from uptal.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +75,31 @@ class RegionEncoder(nn.Module):
 
     def forward(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
         """Region features: of length 1, or, with `l2` "before", at most 1."""
-        batch, count = clips.shape[:2]
-        frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
-        features = self.backbone(frames).unflatten(0, (batch, count))
+        features = self.clip_features(clips, place)
         if self.cfg.order == "temporal_first":
-            return F.normalize(self.projection(pool_region(self.along_time(features), place)).float(), dim=-1)
-        return self.normalised_pool(self.along_time(self.projection(features)), place)
+            return F.normalize(self.projection(pool_region(self.along_time(features, place), place)).float(), dim=-1)
+        return self.normalised_pool(self.along_time(self.projection(features), place), place)
 
-    def along_time(self, features: Float[Tensor, "B J E"]) -> Float[Tensor, "B J D"]:
-        """F^t over the sequence of clips."""
-        return self.temporal(features.transpose(1, 2)).transpose(1, 2)
+    def clip_features(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B J E"]:
+        """F^b of every clip; where a region stands alone, of its clips only, and zeros beyond."""
+        batch, count = clips.shape[:2]
+        if not place.alone:
+            frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
+            return self.backbone(frames).unflatten(0, (batch, count))
+        there = inside(place, count)
+        some = self.backbone(clips[there].contiguous(memory_format=torch.channels_last_3d))
+        features = some.new_zeros(batch, count, some.shape[1])
+        features[there] = some
+        return features
+
+    def along_time(self, features: Float[Tensor, "B J E"], place: Placement | None = None) -> Float[Tensor, "B J D"]:
+        """F^t over the sequence of clips; one that stands alone ends where it ends, for every layer."""
+        x = features.transpose(1, 2)
+        for layer in self.temporal:
+            if place is not None and place.alone and isinstance(layer, nn.Conv1d):
+                x = beyond_the_end(x, place, self.cfg.ft_padding)
+            x = layer(x)
+        return x.transpose(1, 2)
 
     def normalised_pool(self, features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
         """L2 and TempAvgPool, in float32."""
@@ -101,7 +118,7 @@ class PAL(nn.Module):
         self.head, self.contrast = head, contrast
         self.online = RegionEncoder(split_batch_norm(backbone, contrast.split_bn), width, head)
         self.momentum = copy.deepcopy(self.online).requires_grad_(False)
-        self.queue = Queue(contrast.queue, self.online.width)
+        self.queue = Queue(contrast.queue, self.online.width, random=contrast.unfilled == "random")
         self._fresh: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -111,11 +128,12 @@ class PAL(nn.Module):
         """
         (query_clips, query_place), (key_clips, key_place) = synthesise(batch)
         query, key = self.online(query_clips, query_place), self.key(key_clips, key_place)
-        result = info_nce(query, key, batch.ids, self.queue, self.contrast)
+        counted = ~batch.looped if self.contrast.skip_looped else None
+        result = info_nce(query, key, batch.ids, self.queue, self.contrast, counted)
         loss, accuracy = result.loss, result.accuracy
         if self.contrast.symmetric:
             other, other_key = self.online(key_clips, key_place), self.key(query_clips, query_place)
-            back = info_nce(other, other_key, batch.ids, self.queue, self.contrast)
+            back = info_nce(other, other_key, batch.ids, self.queue, self.contrast, counted)
             loss, accuracy = (loss + back.loss) / 2, (accuracy + back.accuracy) / 2
         if self.training:
             self._fresh.append((key, batch.ids))
@@ -124,11 +142,34 @@ class PAL(nn.Module):
 
     @torch.no_grad()
     def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
-        """Region features of the momentum encoder; with `split_bn` in another order than the queries'."""
-        if not self.training or self.contrast.split_bn == 1:
+        """Region features of the momentum encoder; with `split_bn` and `shuffle_bn` in other company than queries."""
+        if not self.training or not self.contrast.local_statistics:
             return self.momentum(clips, place)
+        if self.contrast.shuffle_bn:
+            return self._shuffled_key(clips, place)
         order = interleaved(len(clips), self.contrast.split_bn).to(clips.device)
         return self.momentum(clips[order], place.reordered(order))[order.argsort()]
+
+    def _shuffled_key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
+        """Keys of this process's samples, each encoded by whichever process a random order gives it to."""
+        here = len(clips)
+        order = same_on_all(torch.randperm(here * world().size).to(clips.device))
+        own = slice(here * world().rank, here * (world().rank + 1))
+        everywhere = Placement(gather(place.start), gather(place.length), gather(place.blend), place.alone)
+        keys = gather(self.momentum(gather(clips)[order[own]], everywhere.reordered(order[own])))
+        return keys[order.argsort()[own]]
+
+    @torch.no_grad()
+    def fill_queue(self, batches: Iterable[Batch], device: torch.device) -> None:
+        """Fills the queue with keys of the untrained momentum encoder, before the first step (`unfilled` warm_up)."""
+        self.train()
+        with Progress("filling the queue", len(self.queue.keys), enabled=world().rank == 0) as progress:
+            for batch in batches:
+                _, (clips, place) = synthesise(batch.to(device))
+                self.queue.push(gather(self.key(clips, place)), gather(batch.ids.to(device)))
+                progress.update(int(self.queue.filled))
+                if int(self.queue.filled) == len(self.queue.keys):
+                    return
 
     def after_step(self) -> None:
         """Moves the momentum encoder and enqueues the keys of the step, gathered over processes in rank order."""
@@ -140,6 +181,17 @@ class PAL(nn.Module):
     def encoder(self) -> nn.Module:
         """F^b, the part that is kept."""
         return (self.online if self.head.transfer == "query" else self.momentum).backbone
+
+
+def beyond_the_end(
+    sequence: Float[Tensor, "B E J"], place: Placement, padding: Literal["zeros", "replicate"]
+) -> Float[Tensor, "B E J"]:
+    """The sequence with what a convolution is to see beyond the last clip of each region: zeros, or that clip again."""
+    if padding == "zeros":
+        return sequence * inside(place, sequence.shape[2])[:, None]
+    slot = torch.arange(sequence.shape[2], device=sequence.device)
+    last = torch.minimum(slot, (place.start + place.length - 1)[:, None])
+    return sequence.gather(2, last[:, None].expand_as(sequence))
 
 
 def projection(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uptal.pretext.data import Batch, synthesise
+from uptal.pretext.batch import Batch, synthesise
 
 
 class Supervised(nn.Module):

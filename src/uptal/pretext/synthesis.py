@@ -52,10 +52,12 @@ class Placement:
     """Number of slots."""
     blend: Float[Tensor, "B R T"]
     """Share of the action in every frame of the region; entries beyond `length` are not looked at."""
+    alone: bool = False
+    """Whether there are no clips but the region's: those beyond it only fill the tensor."""
 
     def reordered(self, order: Int[Tensor, " B"]) -> Placement:
         """The placements of the samples in another order."""
-        return Placement(self.start[order], self.length[order], self.blend[order])
+        return Placement(self.start[order], self.length[order], self.blend[order], self.alone)
 
 
 def draw_blend(

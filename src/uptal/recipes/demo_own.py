@@ -11,12 +11,15 @@ from uptal.errors import ConfigError, VideoError
 from uptal.features import FeatureStore
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.demo_page import INTERVAL
-from uptal.recipes.extracting import extract_folder
+from uptal.recipes.extracting import ExtractConfig, extract_folder
 from uptal.recipes.running import pretrain
 from uptal.report import Report, Section, VideoPanel, write_report
 from uptal.run import environment
 from uptal.similarity import self_similarity
 from uptal.synthetic import CorpusConfig, synthesize
+
+SHOWN = 8
+"""Videos on the page; all are embedded in it."""
 
 
 def demo_videos(out: Path, videos: Path, *, steps: int = 60, seed: int = 0, device: str = "auto") -> Path:
@@ -42,13 +45,14 @@ def demo_videos(out: Path, videos: Path, *, steps: int = 60, seed: int = 0, devi
     outcome = pretrain(cfg, source, out / "run")
     if not outcome.finished:
         raise KeyboardInterrupt
-    extract_folder(out / "run", videos, out / "features", interval=INTERVAL, batch=64, max_bad=1.0, device=device)
+    how = ExtractConfig(interval=INTERVAL, batch=64, max_bad=1.0, device=device)
+    extract_folder(out / "run", videos, out / "features", how)
     store = FeatureStore(out / "features")
     page = out / "report.html"
     report = Report(
         title="Your videos, as an encoder trained without labels sees them",
         summary=[_own_words(own, len(readable), len(paths), outcome.steps * batch)],
-        sections=_similarity_panels(store, readable[:8]),
+        sections=_similarity_panels(store, readable[:SHOWN]),
         facts=environment() | {"seed": seed, "encoder": store.encoder_digest[:16], "features": store.digest()[:16]},
     )
     for message in write_report(page, report):
@@ -81,8 +85,9 @@ def _own_words(own: bool, readable: int, total: int, pairs: int) -> str:
     return (
         f"{readable} of {total} videos could be read. The encoder was trained with PAL {trained} for {pairs:,} pairs: "
         "a taste, not a model. Bright squares along the diagonal are stretches whose clips resemble each other; their "
-        "corners are where something changes. With annotations, `uptal train bmn` turns the same features into a "
-        "detector."
+        "corners are where something changes."
+        + (f" The page shows the first {SHOWN} videos." if readable > SHOWN else "")
+        + " With annotations, uptal train bmn turns the same features into a detector."
     )
 
 

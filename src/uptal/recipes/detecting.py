@@ -10,11 +10,13 @@ from pathlib import Path
 from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
 from uptal.encoders import load_encoder
 from uptal.errors import CheckpointError, ConfigError, VideoError
-from uptal.features import Features, extract
+from uptal.features import Features, FeatureStore, Work, extract
 from uptal.postprocess import nms
-from uptal.recipes.extracting import create_store, unique_stems
-from uptal.recipes.localize import Localizer, load_localizer, predict
-from uptal.report import Report, VideoPanel, write_report
+from uptal.recipes import naming
+from uptal.recipes.extracting import described, unique_stems
+from uptal.recipes.localizer_files import Trained, load_localizer
+from uptal.recipes.predicting import classes_from, origin, predict
+from uptal.report import Column, Report, Table, VideoPanel, write_report
 from uptal.run import environment
 from uptal.similarity import self_similarity
 from uptal.train import choose_device
@@ -36,6 +38,7 @@ def detect(
     annotations: str | Path | None = None,
     device: str = "auto",
     min_score: float | None = None,
+    classes: str | None = None,
 ) -> dict[str, Detections]:
     """Finds actions in videos with a trained run, and writes what `uptal detect` promises into `out`.
 
@@ -46,24 +49,36 @@ def detect(
         annotations: Ground truth to show beside the predictions.
         device: `auto`, `cpu`, `cuda`.
         min_score: Lowest score in subtitles and at the slider's start; by default a share of each video's best score.
+        classes: Vocabulary of the encoder's own classifier, such as `kinetics400`, to name segments with; by default
+            the localizer's own classes. The five likeliest of each go to classes.json, classes.csv and the page.
 
     Returns:
         All detections of each readable video, in seconds, best first.
 
     Raises:
         VideoError: None of the videos can be read. CheckpointError: The run cannot be used.
+        ConfigError: The run's encoder has no classifier for `classes`.
     """
     paths, out = [Path(path) for path in videos], Path(out)
     localizer = load_localizer(Path(run))
+    saved = None if classes is None else load_encoder(localizer.path)
+    if saved is not None and classes is not None:
+        naming.check_vocabulary(saved, classes, run)
     truth = read_annotations(annotations) if annotations else {}
     features, quarantine = video_features(localizer, paths, device)
     if not features:
         path, reason = next(iter(quarantine.failures.items()))
         raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
-    found = predict(localizer, features)
+    localizer.model.to(choose_device(device))
+    found, named = predict(localizer, features, proposals_only=saved is not None), []
+    if saved is not None and classes is not None:
+        named = [(read.id, naming.name_segments(saved, read, found[read.id])) for read in features]
+        found = {id: each.detections for id, each in named}
+        naming.write_top(out, classes, dict(named))
     sources = {path.stem: path for path in paths}
     shown = {id: visible(detections, min_score) for id, detections in found.items()}
-    write_detections(out / "detections.json", found)
+    chosen = classes_from(localizer) if classes is None else {"from": "the encoder's classifier", "vocabulary": classes}
+    write_detections(out / "detections.json", found, about=origin(localizer, chosen, None))
     for id, detections in found.items():
         write_csv(out / f"{id}.csv", {id: detections})
         write_srt(out / f"{id}.srt", shown[id])
@@ -71,14 +86,23 @@ def detect(
     note = f"Detections of {len(features)} videos by {Path(run).name}. "
     skipped = quarantine.summary()
     facts = environment() | {"run": str(Path(run).name), "encoder": localizer.features["encoder_digest"][:16]}
-    report = Report(title="Detected actions", summary=[note + skipped], sections=panels, facts=facts)
+    report = Report(
+        title="Detected actions", summary=[note + skipped], sections=[*panels, *_top_table(named)], facts=facts
+    )
     for message in write_report(out / "report.html", report):
         print(message)
     print(skipped, end="", file=sys.stderr)
     return found
 
 
-def video_features(localizer: Localizer, paths: Sequence[Path], device: str) -> tuple[list[Features], Quarantine]:
+def _top_table(named: Sequence[tuple[str, naming.Named]]) -> list[Table]:
+    if not named:
+        return []
+    columns = ["Video", Column("start"), Column("end"), "Likeliest classes"]
+    return [Table(title="What the encoder's own classifier sees", columns=columns, rows=naming.table_rows(named))]
+
+
+def video_features(localizer: Trained, paths: Sequence[Path], device: str) -> tuple[list[Features], Quarantine]:
     """Features of videos by the encoder that the run carries, in the order of `paths`."""
     target, saved = choose_device(device), load_encoder(localizer.path)
     if saved.digest != localizer.features["encoder_digest"]:
@@ -90,19 +114,14 @@ def video_features(localizer: Localizer, paths: Sequence[Path], device: str) -> 
     if folders:
         raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
     unique_stems(paths)
+    clip, sampling = described(localizer.features)
     quarantine = Quarantine(total=len(paths), limit=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        store = create_store(Path(folder), saved, int(localizer.features["interval"]), "pyav")
+        store = FeatureStore.create(folder, localizer.features)
         extract(
-            paths,
-            store,
-            saved.encoder,
-            saved.clip,
-            interval=int(store.description["interval"]),
-            device=target,
-            batch=_BATCH,
-            quarantine=quarantine,
-        )
+            paths, store, saved.encoder, clip, sampling,
+            device=target, work=Work(batch=_BATCH), quarantine=quarantine,
+        )  # fmt: skip
         return [store.read(path.stem) for path in paths if path.stem in store], quarantine
 
 

@@ -2,83 +2,150 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from uptal.clipspec import ClipSpec
+from uptal.device import Precision, choose_device, number_format
 from uptal.encoders import SavedEncoder, load_encoder
-from uptal.errors import ConfigError
-from uptal.features import FeatureStore, extract
+from uptal.errors import CheckpointError, ConfigError
+from uptal.features import Extracted, FeatureStore, Sampling, Work, extract, writing
 from uptal.files import atomic_write
 from uptal.run import versions
-from uptal.train import choose_device
 from uptal.video import Quarantine, find_videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """How features are extracted; what is None comes from the encoder, the videos or the machine."""
+
+    interval: int | None = None
+    """Frames from one clip to the next. None: clips lie back to back."""
+    fps: float | None = None
+    """Rate at which frames are counted. None: each video's own."""
+    frame_stride: int | None = None
+    """Frames from one frame of a clip to the next. None: as the encoder was trained."""
+    window: int | None = None
+    """Frames that a clip covers, a multiple of the frame stride. None: as the encoder was trained."""
+    backend: str = "pyav"
+    """Decoder."""
+    resize_on: Literal["decoder", "device"] = "decoder"
+    """Who shrinks the pictures."""
+    precision: Precision = "auto"
+    """Arithmetic of the encoder."""
+    compile: bool = False
+    """Compile the encoder first."""
+    batch: int = 32
+    """Clips a forward pass."""
+    threads: int | None = None
+    """Videos decoded at once. None: one for each core of this process, 2 to 16."""
+    max_bad: float = 0.01
+    """Share of videos (at least one) that may be unreadable."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1."""
+
+    def clip(self, native: ClipSpec) -> ClipSpec:
+        """The encoder's clip with what is set here.
+
+        Raises:
+            ConfigError: The window is no multiple of the frame stride.
+        """
+        stride = native.stride if self.frame_stride is None else self.frame_stride
+        if self.window is None:
+            return replace(native, stride=stride)
+        if stride < 1 or self.window < 1 or self.window % stride:
+            raise ConfigError(
+                f"A window of {self.window} frames is not a number of frames {stride} apart. Use a --window that is a "
+                "multiple of --frame-stride."
+            )
+        return replace(native, stride=stride, frames=self.window // stride)
+
+    def sampling(self, clip: ClipSpec) -> Sampling:
+        """Where clips of this kind lie."""
+        interval = clip.frames * clip.stride if self.interval is None else self.interval
+        return Sampling(interval=interval, fps=self.fps, backend=self.backend, resize_on=self.resize_on)
+
+    def work(self) -> Work:
+        """How the work is done on this machine."""
+        threads = max(2, min(16, len(os.sched_getaffinity(0)))) if self.threads is None else self.threads
+        return Work(batch=self.batch, threads=threads, precision=self.precision, compile=self.compile)
 
 
 def extract_folder(
     weights: Path,
     videos: Path,
     out: Path,
+    cfg: ExtractConfig = ExtractConfig(),
     *,
     select: Callable[[Sequence[Path]], Sequence[Path]] = lambda paths: paths,
-    interval: int | None = None,
-    batch: int = 32,
-    threads: int = 2,
-    backend: str = "pyav",
-    max_bad: float = 0.01,
-    device: str = "auto",
     trust: bool = False,
-) -> int:
-    """Extracts features of every video of a folder (or of those that `select` keeps); returns how many were written.
+    local_rank: int = 0,
+) -> Extracted:
+    """Extracts features of every video of a folder, or of those that `select` keeps.
+
+    Several processes may do so into the same store at the same time, each with other videos.
 
     Raises:
         ConfigError: Two videos share a stem, or the store was made differently.
     """
-    target = choose_device(device)
+    target, work = choose_device(cfg.device, local_rank), cfg.work()
     saved = load_encoder(weights, trust=trust)
+    clip = cfg.clip(saved.clip)
+    sampling = cfg.sampling(clip)
     paths = select(unique_stems(find_videos(videos)))
-    store = create_store(out, saved, interval, backend)
-    copy_encoder(weights, out)
-    quarantine = Quarantine(total=len(paths), limit=max_bad, folder=out)
-    written = extract(
-        paths,
-        store,
-        saved.encoder,
-        saved.clip,
-        interval=int(store.description["interval"]),
-        device=target,
-        batch=batch,
-        threads=threads,
-        backend=backend,
-        quarantine=quarantine,
-    )
+    with writing(out):
+        store = FeatureStore.create(out, describe(saved, clip, sampling, number_format(cfg.precision, target)))
+        copy_encoder(weights, out)
+        quarantine = Quarantine(total=len(paths), limit=cfg.max_bad, folder=out)
+        done = extract(paths, store, saved.encoder, clip, sampling, device=target, work=work, quarantine=quarantine)
     print(quarantine.summary(), end="", file=sys.stderr)
-    return written
+    return done
 
 
-def create_store(out: Path, saved: SavedEncoder, interval: int | None, backend: str) -> FeatureStore:
-    """A store for features of an encoder; clips lie back to back unless `interval` says otherwise."""
-    return FeatureStore.create(out, describe(saved, interval, backend))
-
-
-def describe(saved: SavedEncoder, interval: int | None, backend: str) -> dict[str, Any]:
+def describe(saved: SavedEncoder, clip: ClipSpec, sampling: Sampling, dtype: torch.dtype) -> dict[str, Any]:
     """What decides the features of a store."""
-    clip: ClipSpec = saved.clip
-    interval = clip.frames * clip.stride if interval is None else interval
-    if interval < 1:
-        raise ConfigError(f"--interval counts frames and must be at least 1, found {interval}.")
+    decoder = f"{sampling.backend} {versions()['av']}" if sampling.backend == "pyav" else sampling.backend
     return {
         "encoder_digest": saved.digest,
         "width": saved.encoder.width,
         "preprocessing": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(clip).items()},
-        "interval": interval,
-        "decoder": f"{backend} {versions()['av']}" if backend == "pyav" else backend,
+        "interval": sampling.interval,
+        "fps": sampling.fps,
+        "decoder": decoder,
+        "resize_on": sampling.resize_on,
+        "precision": str(dtype).removeprefix("torch."),
     }
+
+
+def described(description: Mapping[str, Any]) -> tuple[ClipSpec, Sampling]:
+    """Clip and sampling of a store, so that new videos get the same features.
+
+    Raises:
+        CheckpointError: The description lacks something.
+    """
+    try:
+        clip: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in description["preprocessing"].items()
+        }
+        sampling = Sampling(
+            interval=int(description["interval"]),
+            fps=description.get("fps"),
+            backend=str(description.get("decoder", "pyav")).split()[0],
+            resize_on=description.get("resize_on", "decoder"),
+        )
+        return ClipSpec(**clip), sampling
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise CheckpointError(
+            f"The description of the features cannot be used ({error}). Extract them again."
+        ) from error
 
 
 def copy_encoder(weights: Path, out: Path) -> None:

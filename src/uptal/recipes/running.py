@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
-from uptal.distributed import World, synchronise_batch_norm, world
+from uptal.device import move
+from uptal.distributed import World, company, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
-from uptal.pretext.data import Loader
+from uptal.pretext.loader import Loader
 from uptal.pretext.pal import PAL
+from uptal.pretext.recompute import recompute_blocks
 from uptal.pretext.supervised import Supervised
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.run import RunFolder, plain
@@ -44,7 +46,8 @@ def pretrain(
 
     Raises:
         ConfigError: Settings that cannot be used here. QuarantineError: Too many unreadable videos.
-        DivergenceError, CheckpointError: As `uptal.train.fit`.
+        DivergenceError, CheckpointError: As `uptal.train.fit`. WorkerError: A loader process died or hangs.
+        ProcessError: Another process of the run died.
     """
     place = world()
     device, run = choose_device(cfg.device, place.local_rank), RunFolder(run_path)
@@ -56,17 +59,37 @@ def pretrain(
         if main:
             run.write_config(plain(cfg) | _origin(videos, paths, labels_from if classes else None))
             run.write_environment(device=str(device), videos=len(paths), processes=place.size)
-        torch.manual_seed(cfg.seed)
-        backbone = _backbone(cfg, trust)
-        task = _task(cfg, backbone, classes)
-        task.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        synchronise_batch_norm(task)
+        task = new_task(cfg, device, place, classes, trust)
         quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
         outcome = _train(cfg, task, paths, classes, quarantine, run, device, place)
         if main:
             save_encoder(run.path, task.encoder(), cfg.clip)
             print(quarantine.summary(), end="", file=sys.stderr)
     return outcome
+
+
+def new_task(
+    cfg: PretrainConfig,
+    device: torch.device,
+    place: World,
+    classes: Mapping[str, int] | None = None,
+    trust: bool = False,
+) -> PAL | Supervised:
+    """The untrained task on its device, the same on every process; what they draw from then on is not."""
+    torch.manual_seed(cfg.seed)
+    task = _task(cfg, _backbone(cfg, trust), classes)
+    if place.rank:
+        torch.manual_seed(cfg.seed + 1_000_003 * place.rank)
+    move(task, device)
+    if not cfg.contrast.local_statistics:
+        synchronise_batch_norm(task)
+    backbones = [task.online.backbone, task.momentum.backbone] if isinstance(task, PAL) else [task.backbone]
+    if cfg.recompute:
+        recompute_blocks(backbones[0])
+    if cfg.compile:
+        for backbone in backbones:
+            backbone.compile()
+    return task
 
 
 def _train(
@@ -85,13 +108,21 @@ def _train(
     ):  # random initialisation: whatever the videos, there is nothing to do
         return Outcome(0, 0.0, True, 0)
     _check_validation(cfg, place)
+    if cfg.contrast.shuffle_bn and place.size == 1:
+        raise ConfigError(
+            "contrast.shuffle_bn moves keys between processes, and there is one. Start several (docs/scale.md), or use "
+            "--contrast.split_bn 2, which does the same within one."
+        )
     pasting = cfg.paste if cfg.method == "pal" else replace(cfg.paste, source="none")
     batch = cfg.optim.part(place.size)
     loader = Loader(
         paths, cfg.data, pasting, cfg.aug,
         batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine,
     )  # fmt: skip
-    return fit(task, loader, cfg.optim, run, device=device, world=place)
+    with loader.watched(), company():
+        if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):
+            task.fill_queue(loader.warm_up_batches(), device)
+        return fit(task, loader, cfg.optim, run, device=device, world=place)
 
 
 def _check_validation(cfg: PretrainConfig, place: World) -> None:
@@ -133,7 +164,7 @@ def _backbone(cfg: PretrainConfig, trust: bool) -> Any:
 def _task(cfg: PretrainConfig, backbone: Any, classes: Mapping[str, int] | None) -> PAL | Supervised:
     if classes is None:
         return PAL(backbone, backbone.width, cfg.head, cfg.contrast)
-    return Supervised(backbone, backbone.width, max(classes.values()) + 1)
+    return Supervised(backbone, backbone.width, max(classes.values()) + 1, cfg.dropout)
 
 
 def _classes(cfg: PretrainConfig, paths: list[Path], labels: Mapping[str, str] | None) -> dict[str, int] | None:

@@ -50,14 +50,20 @@ def grid_payload(grid: HeatmapGrid) -> dict[str, Any]:
     shape = (len(grid.row_names), len(grid.column_names))
     if len(grid.maps) != shape[0] or any(len(row) != shape[1] for row in grid.maps) or len(grid.truth) != shape[1]:
         raise ValueError(f"grid {grid.title!r} names {shape[0]} rows and {shape[1]} columns, its maps are otherwise.")
+    bases = [grid.timebase] * shape[0] if isinstance(grid.timebase, Timebase) else grid.timebase
+    rows = list(zip(grid.maps, bases, strict=False))
+    if len(bases) != shape[0]:
+        raise ValueError(f"grid {grid.title!r} has {shape[0]} rows and {len(bases)} time bases.")
     return {
         "rows": list(grid.row_names),
         "columns": list(grid.column_names),
-        "maps": [[map_payload(values, grid.timebase, 0.0) for values in row] for row in grid.maps],
+        "maps": [
+            [map_payload(values, base, 0.0) for values in row] for row, base in zip(grid.maps, bases, strict=True)
+        ],
         "truth": [[{"start": one.start, "end": one.end} for one in column] for column in grid.truth],
         "contrast": [
-            [action_contrast(values, column, grid.timebase) for values, column in zip(row, grid.truth, strict=True)]
-            for row in grid.maps
+            [action_contrast(values, column, base) for values, column in zip(row, grid.truth, strict=True)]
+            for row, base in rows
         ],
     }
 

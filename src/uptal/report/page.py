@@ -23,8 +23,9 @@ from uptal.report.curves import curve_payload, curve_svg
 from uptal.report.embed import make_web_video
 from uptal.report.figures import grid_payload
 from uptal.report.panel import panel_payload
-from uptal.report.sections import Curve, HeatmapGrid, Report, Section, Table, VideoPanel
+from uptal.report.sections import Curve, Grounded, HeatmapGrid, Report, Section, Table, VideoPanel
 from uptal.report.tables import table_html
+from uptal.report.words import grounded_html
 
 EMBED_LIMIT = 25_000_000
 """Bytes of video that a page carries inside itself; what does not fit lies beside it."""
@@ -73,7 +74,19 @@ def _blocks(sections: Sequence[Section], shelf: _Shelf) -> Iterator[str]:
             yield f'<div class="curves">{"".join(_curve(one) for one in members if isinstance(one, Curve))}</div>'
         else:
             for one in members:
-                yield _table(one) if isinstance(one, Table) else _grid(one) if isinstance(one, HeatmapGrid) else ""
+                yield _other(one)
+
+
+def _other(section: Section) -> str:
+    match section:
+        case Table():
+            return _table(section)
+        case HeatmapGrid():
+            return _grid(section)
+        case Grounded():
+            return grounded_html(section)
+        case _:
+            return ""
 
 
 def _player(panels: list[VideoPanel], shelf: _Shelf) -> str:

@@ -112,13 +112,39 @@ class HeatmapGrid:
     """`maps[row][column]` is a float array (N, N)."""
     truth: Sequence[Sequence[Segment]]
     """Where the action lies in each column, in seconds."""
-    timebase: Timebase
-    """Where the clips of every map lie in time."""
+    timebase: Timebase | Sequence[Timebase]
+    """Where the clips of every map lie in time; one for each row where encoders see clips of different lengths."""
     note: str = ""
     """Caption."""
 
 
-Section = VideoPanel | Table | Curve | HeatmapGrid
+@dataclass(frozen=True, kw_only=True)
+class Grounded:
+    """A sentence, the interval that was found for it, and what the network looked at."""
+
+    video: str
+    """Name of the video."""
+    sentence: str
+    """As it was asked."""
+    interval: tuple[float, float]
+    """Seconds."""
+    duration: float
+    """Seconds of the video."""
+    words: Sequence[str]
+    """Words as the network read them."""
+    over_words: Sequence[Sequence[float]]
+    """For each phrase how much each word counts; empty where the network has no such attention."""
+    seconds: Values
+    """Middles of the segments, ascending."""
+    over_time: Values
+    """How much each segment counts."""
+    unknown: Sequence[str] = ()
+    """Words that meant nothing to the network."""
+    truth: tuple[float, float] | None = None
+    """Annotated interval in seconds."""
+
+
+Section = VideoPanel | Table | Curve | HeatmapGrid | Grounded
 
 
 @dataclass(frozen=True, kw_only=True)

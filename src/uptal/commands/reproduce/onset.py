@@ -1,0 +1,89 @@
+"""`uptal reproduce onset`: transfer against region pairs seen, on the built-in corpora; every number kept in a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from uptal.commands.options import new_parser
+from uptal.errors import ConfigError
+from uptal.evidence.corpora import Corpus, allow, corpus
+from uptal.evidence.curves import onset_svg
+from uptal.evidence.films import draw_films
+from uptal.evidence.methods import method, methods
+from uptal.evidence.results import read_runs
+from uptal.evidence.study import Study, budgets, run_study
+from uptal.evidence.summary import collect, print_summary
+from uptal.files import atomic_write
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what is missing, then prints all that has been measured."""
+    parser = new_parser(
+        "reproduce onset", "Transfer against region pairs seen; what was measured before is not run again."
+    )
+    parser.add_argument("--corpus", default="B", help="A, B or C (uptal.synthetic.frozen); smoke to try things")
+    parser.add_argument("--method", default="all", help=f"{', '.join(methods(32))}; several with commas, or all")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another setting of the methods, such as head.ft_last_relu=false; may be repeated",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="this many seeds, from --first-seed on")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed")
+    parser.add_argument("--pairs", type=int, default=8000, help="largest number of region pairs")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on from there")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run; several runs are better than threads")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw the corpus, once")
+    parser.add_argument("--out", default="results", help="folder of the results, to be kept")
+    parser.add_argument("--work", default="runs/reproduce", help="folder of drawn corpora and checkpoints")
+    parser.add_argument("--only-print", action="store_true", help="run nothing")
+    parser.add_argument("--figure", help="also draw what has been measured, as an SVG file")
+    parsed = parser.parse_args(arguments)
+    if min(parsed.seeds, parsed.pairs, parsed.threads) < 1:
+        raise ConfigError("--seeds, --pairs and --threads must be at least 1.")
+    out, work = Path(parsed.out) / "onset", Path(parsed.work)
+    where = corpus(parsed.corpus)
+    known = methods(where.config.shape[0], where.batch, where.lr)
+    names = list(known) if parsed.method == "all" else parsed.method.split(",")
+    rows = [method(name, known, _changes(parsed.set)) for name in names]
+    for row in rows if not parsed.only_print else ():
+        allow(row, where)
+    if not parsed.only_print:
+        torch.set_num_threads(parsed.threads)
+        films = draw_films(where.config, where.split, work / "corpora", parsed.workers)
+        until = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
+        seeds = range(parsed.first_seed, parsed.first_seed + parsed.seeds)
+        for study in (Study(where, row, seed) for seed in seeds for row in rows):
+            _, complete = run_study(study, films, budgets(parsed.pairs), out, work, until)
+            if not complete:
+                print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
+                break
+    print_summary(out, where)
+    if parsed.figure:
+        _draw(Path(parsed.figure), out, where)
+
+
+def _draw(file: Path, out: Path, where: Corpus) -> None:
+    points = collect(read_runs(out), where)
+    if not points:
+        raise ConfigError(f"{out}: nothing of corpus {where.name} has been measured yet, so there is nothing to draw.")
+    with atomic_write(file) as picture:
+        picture.write(onset_svg(points, f"Corpus {where.name}: transfer against region pairs seen, equal clips"))
+
+
+def _changes(words: list[str]) -> dict[str, Any]:
+    """`a.b=1` as names and values."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--set expects NAME=VALUE, such as contrast.tau=0.1, found {word!r}.")
+        found[name] = yaml.safe_load(value)
+    return found

@@ -1,0 +1,87 @@
+"""The onset figure: one panel a measure, transfer over region pairs on a logarithmic axis, a line a method, as an SVG.
+
+Means over seeds with bars of one standard deviation; what is not trained is a level line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from uptal.evidence.scores import NAMES
+from uptal.evidence.summary import Points
+
+COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e6bbf", "#c77f1a", "#3c8d99", "#7a7a7a", "#a0522d")
+WIDTH, HEIGHT, COLUMNS = 300, 210, 3
+LEFT, RIGHT, TOP, BOTTOM = 40, 12, 30, 34
+SHOWN = ("knn", "linear", "action_linear", "action", "start", "auc20")
+
+
+def onset_svg(points: Points, title: str) -> str:
+    """The drawing; readable on white and on dark paper alike."""
+    names = sorted({name for name, _ in points})
+    budgets = sorted({budget for _, budget in points if budget})
+    low, high = (math.log2(budgets[0]), math.log2(budgets[-1])) if budgets else (0.0, 1.0)
+    span = (low, max(high, low + 1))
+    rows = math.ceil(len(SHOWN) / COLUMNS)
+    width, height = COLUMNS * WIDTH, rows * HEIGHT + 24 + 18 * math.ceil(len(names) / 4)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        f'font-size="11" role="img" aria-label="{escape(title)}"><rect width="{width}" height="{height}" fill="#fff"/>'
+        f'<text x="8" y="16" font-size="13">{escape(title)}</text>'
+    ]
+    for number, measure in enumerate(SHOWN):
+        x, y = number % COLUMNS * WIDTH, 20 + number // COLUMNS * HEIGHT
+        parts.append(f'<g transform="translate({x} {y})">{_panel(points, names, measure, budgets, span)}</g>')
+    for number, name in enumerate(names):
+        x, y = 12 + number % 4 * width / 4, rows * HEIGHT + 36 + number // 4 * 18
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(
+            f'<rect x="{x}" y="{y - 8}" width="18" height="3" fill="{colour}"/><text x="{x + 24}" y="{y}">'
+            f"{escape(name)}</text>"
+        )
+    return "".join(parts) + "</svg>\n"
+
+
+def _panel(
+    points: Points, names: Sequence[str], measure: str, budgets: Sequence[int], span: tuple[float, float]
+) -> str:
+    values = [scores[measure] for seeds in points.values() for scores in seeds.values()]
+    low, high = 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5 + 1e-9)
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+
+    def place(budget: float | int, value: float | int) -> tuple[float, float]:
+        x = LEFT + (math.log2(budget) - span[0]) / (span[1] - span[0]) * (right - LEFT)
+        return x, bottom - (value - low) / (high - low) * (bottom - TOP)
+
+    parts = [f'<text x="{LEFT}" y="{TOP - 8}">{escape(NAMES[measure])}</text>']
+    for value in np.linspace(low, high, 5):
+        y = place(2 ** span[0], float(value))[1]
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 4}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>')
+    for budget in budgets:
+        x = place(budget, low)[0]
+        label = f"{budget / 1000:g}k" if budget >= 1000 else f"{budget}"
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{label}</text>')
+    for number, name in enumerate(names):
+        colour = COLOURS[number % len(COLOURS)]
+        mine = {budget: _mean_sd(seeds, measure) for (who, budget), seeds in sorted(points.items()) if who == name}
+        if set(mine) == {0}:
+            y = place(2 ** span[0], mine[0][0])[1]
+            parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{colour}" stroke-dasharray="5 3"/>')
+            continue
+        places = [(*place(budget, mean), place(budget, mean + sd)[1]) for budget, (mean, sd) in mine.items()]
+        line = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in places)
+        parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        for x, y, top in places:
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{colour}"/>')
+            parts.append(f'<path d="M{x:.1f} {top:.1f}V{2 * y - top:.1f}" stroke="{colour}"/>')
+    return "".join(parts)
+
+
+def _mean_sd(seeds: Mapping[int, Mapping[str, float]], measure: str) -> tuple[float, float]:
+    values = [scores[measure] for scores in seeds.values()]
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
