@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 OUT ?= demo
+TEST_PROCESSES ?= 4
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test test-slow check bench format clean
 
 demo: $(VENV)/.run
 	$(BIN)/uptal demo --out $(OUT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses $(TEST_PROCESSES) --dist loadscope -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

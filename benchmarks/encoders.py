@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from uptal.device import move
 from uptal.encoders import available, build, count_macs, count_parameters
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
@@ -67,7 +68,9 @@ def read_options() -> argparse.Namespace:
 
 
 def prepare(name: str, size: int, name_of_format: str, options: argparse.Namespace) -> Case:
-    encoder = build(name).to(options.device, memory_format=FORMATS[name_of_format])
+    encoder = build(name).to(options.device)
+    if name_of_format != "contiguous":
+        move(encoder, torch.device(options.device))
     clip = replace(encoder.native, size=size, resize=size)
     macs = count_macs(encoder, clip)
     batch = options.batch or min(max(2_000_000_000 // macs, 8), 64)

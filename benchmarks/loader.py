@@ -25,7 +25,8 @@ from uptal import synthetic, video
 from uptal.augment import AugmentConfig
 from uptal.clips import BackgroundConfig, TimelineConfig, draw_timeline
 from uptal.distributed import World
-from uptal.pretext.data import DataConfig, Loader
+from uptal.pretext.data import DataConfig
+from uptal.pretext.loader import Loader
 from uptal.pretext.synthesis import PasteConfig, derangements
 from uptal.video import decoding
 

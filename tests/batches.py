@@ -12,7 +12,7 @@ from torch import nn
 from uptal import augment
 from uptal.augment import AugmentConfig, AugmentParams
 from uptal.clips import RegionConfig, TimelineConfig, draw_timeline
-from uptal.pretext.data import Batch
+from uptal.pretext.batch import Batch
 from uptal.pretext.synthesis import PasteConfig, derangements, draw_blend
 
 FRAMES, SIDE, SIZE = 60, 14, 12
@@ -65,6 +65,8 @@ def make_batch(
         labels=torch.arange(size) % 3,
         names=tuple(f"video{i}" for i in range(size)),
         position=size,
+        looped=torch.zeros(size, dtype=torch.bool),
+        alone=timeline.context == "none",
         size=aug.size,
         composite=aug.scope == "composite",
         mean=(0.45, 0.45, 0.45),
@@ -76,7 +78,9 @@ def half_of(batch: Batch, rank: int) -> Batch:
     """One half of a batch whose lenders stay within the halves."""
     middle = len(batch.ids) // 2
     part = slice(rank * middle, (rank + 1) * middle)
-    chosen = {name: getattr(batch, name)[part] for name in ("clips", "region", "start", "length", "blend", "ids")}
+    chosen = {
+        name: getattr(batch, name)[part] for name in ("clips", "region", "start", "length", "blend", "ids", "looped")
+    }
     assert batch.lender is not None
     drawn = AugmentParams(**{name: value[part] for name, value in vars(batch.augment).items()})
     return replace(

@@ -91,7 +91,8 @@ class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_option_says_its_default_or_that_it_is_required(self, command, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "10000")  # an option a line
-        words = {"pretrain": ["demo"], "train": ["bmn"]}.get(command, [])
+        words = {"pretrain": ["demo"], "train": ["bmn"], "bench": ["pretrain", "demo"], "reproduce": ["onset"]}
+        words = words.get(command, [])
         assert main([command, *words, "--help"]) == 0
         text = capsys.readouterr().out
         options = [" ".join(part.split()) for part in re.split(r"^  (?=-)", text, flags=re.MULTILINE)[1:]]
@@ -155,6 +156,13 @@ class TestTheWayThrough:
         assert uptal("pretrain", tmp_path / "tac", "--run", tmp_path / "again") == 0
         runs = [(tmp_path / run / "encoder.safetensors").read_bytes() for run in ("tac", "again")]
         assert runs[0] == runs[1]
+
+    def test_classes_may_come_from_a_list_of_kinetics(self, place, tmp_path, capsys):
+        rows = [f"{LABELS[n % 2]},t{n:02},0,10,train" for n in range(13)]  # one more than there are files
+        (tmp_path / "train.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+        words = ["--videos", place / "trimmed", "--labels", tmp_path / "train.csv", "--run", tmp_path / "run"]
+        assert uptal("pretrain", "demo_tac", *words, *TINY, "--optim.max_steps=1") == 0
+        assert "1 videos of" in capsys.readouterr().err
 
     def test_a_run_can_start_from_another(self, place, tmp_path):
         words = ("--videos", place / "trimmed", "--run", tmp_path / "next", *TINY, "--optim.max_steps", "0")

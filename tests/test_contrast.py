@@ -148,7 +148,9 @@ def test_the_momentum_encoder_moves_by_a_share_and_keeps_its_own_buffers():
     assert not target[1].running_mean.any() and online[1].running_mean.any()
 
 
-@pytest.mark.parametrize("changes", [{"queue": 0}, {"tau": 0.0}, {"momentum": 1.1}, {"split_bn": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"queue": 0}, {"tau": 0.0}, {"momentum": 1.1}, {"split_bn": 0}, {"split_bn": 2, "shuffle_bn": True}]
+)
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(ConfigError):
         ContrastConfig(**changes)

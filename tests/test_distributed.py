@@ -14,6 +14,7 @@ from torch import nn
 
 from batches import Tiny, half_of, make_batch, with_lenders_in_halves
 from uptal.distributed import World, any_process, average, gather, synchronise_batch_norm, world
+from uptal.pretext.batch import synthesise
 from uptal.pretext.contrast import ContrastConfig
 from uptal.pretext.pal import PAL, HeadConfig
 
@@ -86,6 +87,26 @@ def test_processes_stay_equal_to_the_last_bit(results):
         assert torch.equal(value, results[1]["queue"]["state"][name]), name
 
 
+def test_shuffled_keys_come_back_to_their_samples_from_the_other_process(results):
+    """MoCo's shuffling: one order for all, a half of it normalised on each process."""
+    task, (clips, place) = shuffling(), synthesise(make(0))[1]
+    torch.manual_seed(5)
+    order = torch.randperm(6)
+    expected = torch.empty(6, task.online.width)
+    with torch.no_grad():
+        for half in order.chunk(2):
+            expected[half] = task.momentum(clips[half], place.reordered(half))
+    assert set(order[:3].tolist()) not in ({0, 1, 2}, {3, 4, 5})
+    found = torch.cat([result["shuffled"] for result in results])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)  # rounding
+
+
+def shuffling() -> PAL:
+    torch.manual_seed(0)
+    head = HeadConfig(hidden=16, width=8, ft_width=8, ft_last_relu=False)
+    return PAL(Tiny(), Tiny.width, head, ContrastConfig(queue=10, shuffle_bn=True))
+
+
 def make(step: int):
     return with_lenders_in_halves(make_batch(step, 6), np.random.default_rng(step))
 
@@ -143,5 +164,8 @@ def work(rank: int, folder: str) -> None:
     for negatives in ("queue", "both"):
         losses, state = train(negatives, [half_of(make(step), rank) for step in range(STEPS)])
         found[negatives] = {"losses": losses, "state": state}
+    task, (clips, place) = shuffling(), synthesise(half_of(make(0), rank))[1]
+    torch.manual_seed(5 + rank)  # the order is the first process's
+    found["shuffled"] = task.key(clips, place)
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -14,8 +14,8 @@ from batches import SINGLE, SIZE, Tiny, make_batch
 from uptal.augment import AugmentConfig, AugmentParams
 from uptal.clips import BackgroundConfig, RegionConfig, TimelineConfig
 from uptal.errors import ConfigError
+from uptal.pretext.batch import synthesise
 from uptal.pretext.contrast import ContrastConfig
-from uptal.pretext.data import synthesise
 from uptal.pretext.norm import SplitBatchNorm3d, interleaved, split_batch_norm
 from uptal.pretext.pal import PAL, HeadConfig, RegionEncoder
 from uptal.pretext.supervised import Supervised
@@ -294,7 +294,8 @@ HEADS = [
 ]  # fmt: skip
 CONTRASTS = [
     {"negatives": "batch"}, {"negatives": "both"}, {"symmetric": True}, {"mask_same_video": False}, {"split_bn": 3},
-    {"split_bn": 2, "symmetric": True}, {"tau": 0.2}, {"momentum": 0.0},
+    {"split_bn": 2, "symmetric": True}, {"tau": 0.2}, {"momentum": 0.0}, {"unfilled": "random"}, {"shuffle_bn": True},
+    {"skip_looped": True},
 ]  # fmt: skip
 PASTES = [
     {"source": "none"}, {"source": "same"}, {"beta": (0.0, 1.0)}, {"beta_scope": "clip"}, {"beta_scope": "frame"},
@@ -372,6 +373,77 @@ def test_split_keys_belong_to_their_samples():
     assert torch.equal(task.key(clips, place)[order], task.momentum(clips[order], place.reordered(order)))
     with pytest.raises(ConfigError, match="split_bn"):
         task.loss(make_batch(0, 5))
+
+
+# Regions alone (Table 3 #1 and #2 without context)
+
+
+ALONE = TimelineConfig(context="none")
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("order", ["projection_first", "temporal_first"])
+def test_a_region_alone_is_a_video_of_so_many_clips(padding, order):
+    """J = L: the same as encoding each region by itself, whatever else fills the tensor."""
+    model = encoder(ft_padding=padding, order=order)
+    batch = make_batch(0, 6, ALONE, PasteConfig(source="none"))
+    assert len(batch.length.unique()) > 1
+    for clips, place in synthesise(batch):
+        clips = clips.clone()
+        assert clips.shape[1] == 6 and not place.start.any() and place.alone
+        found = model(clips, place)
+        for sample, length in enumerate(place.length.tolist()):
+            whole = Placement(place.start[:1], place.length[sample : sample + 1], place.blend[:1])
+            expected = model(clips[sample : sample + 1, :length], whole)
+            # one clip a time goes through other kernels than many
+            torch.testing.assert_close(found[sample : sample + 1], expected, atol=1e-5, rtol=0)
+            clips[sample, length:] = 99.0
+        torch.testing.assert_close(model(clips, place), found, atol=0, rtol=0)
+
+
+def test_clips_outside_a_region_alone_do_not_feed_batch_norm():
+    batch = make_batch(0, 6, ALONE, PasteConfig(source="none"))
+    clips, place = synthesise(batch)[0]
+    task = pal()
+    task.online(clips, place)
+    torch.manual_seed(0)
+    norm = Tiny().bn
+    norm(task.online.backbone.conv(torch.cat([clips[i, : int(n)] for i, n in enumerate(place.length)])))
+    torch.testing.assert_close(task.online.backbone.bn.running_mean, norm.running_mean)
+
+
+# Looped videos and the first keys
+
+
+def test_looped_videos_may_be_left_out_of_the_loss_but_lend_and_give_keys():
+    task = filled(pal(contrast=replace(CONTRAST, skip_looped=True))).eval()
+    batch = make_batch(0, 4)
+    looped = torch.tensor([True, False, False, True])
+    assert torch.equal(task.loss(batch)["loss"], filled(pal()).eval().loss(batch)["loss"])
+    values = task.loss(replace(batch, looped=looped))
+    each = [task.loss(replace(batch, looped=torch.arange(4) != one))["loss"] for one in (1, 2)]
+    torch.testing.assert_close(values["loss"], each[0] + each[1])
+    none = task.loss(replace(batch, looped=torch.ones(4, dtype=torch.bool)))
+    assert float(none["loss"].detach()) == 0 and float(none["accuracy"]) == 0
+    task.train().loss(replace(batch, looped=looped))
+    task.after_step()
+    assert int(task.queue.filled) == 10 and set(task.queue.ids[:4].tolist()) == set(batch.ids.tolist())
+
+
+def test_a_queue_may_begin_full_of_random_unit_vectors_of_no_video():
+    queue = pal(contrast=replace(CONTRAST, unfilled="random")).queue
+    assert int(queue.filled) == 10 and (queue.ids == -1).all()
+    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(10), atol=1e-6, rtol=0)  # rounding
+
+
+def test_a_queue_may_be_filled_by_forward_steps_before_the_first():
+    task = pal(contrast=replace(CONTRAST, unfilled="warm_up"))
+    before = copy.deepcopy(list(task.parameters()))
+    batches = [make_batch(seed, 4) for seed in range(9)]
+    task.fill_queue(iter(batches), torch.device("cpu"))
+    assert task.queue.ids.tolist() == [*range(2002, 2004), 2, 3, *range(1000, 1004), 2000, 2001]
+    assert all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
+    assert float(task.loss(batches[5])["negatives"]) == 10
 
 
 # The supervised rival

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from uptal import video
+from uptal import augment, video
 from uptal.augment import AugmentConfig
 from uptal.clips import RegionConfig, TimelineConfig
 from uptal.distributed import World
 from uptal.errors import ConfigError, VideoError
-from uptal.pretext import data as pretext_data
-from uptal.pretext.data import Batch, DataConfig, Drawn, Loader, Sample, Videos
+from uptal.pretext.batch import Batch
+from uptal.pretext.data import VALIDATION, DataConfig, Drawn, Parcel, Plan, Sample, Videos
+from uptal.pretext.loader import Loader
 from uptal.pretext.synthesis import PasteConfig
 from uptal.video import Quarantine, QuarantineError, find_videos
 from videos import numbers_in, write
@@ -101,10 +102,10 @@ def test_a_sample_is_a_function_of_seed_epoch_and_video(folder):
     paths = find_videos(folder)
     first, other = (Videos(paths, DATA, PasteConfig(), AUG, seed) for seed in (0, 1))
     same = Videos(list(paths), DATA, PasteConfig(), AUG, 0)
-    assert (first.draw(2, 5).region == same.draw(2, 5).region).all()
+    assert (first.draw(2, 5).plan.region == same.draw(2, 5).plan.region).all()
     assert torch.equal(first.draw(2, 5).frames, same.draw(2, 5).frames)
     for changed in (first.draw(3, 5), other.draw(2, 5)):
-        assert (changed.augment.box != first.draw(2, 5).augment.box).all()
+        assert (changed.plan.augment.box != first.draw(2, 5).plan.augment.box).all()
 
 
 def test_the_incomplete_last_batch_is_dropped(folder):
@@ -117,6 +118,35 @@ def test_videos_shorter_than_a_clip_are_used(tmp_path):
         write(tmp_path / f"{index}.mp4", frames=3, size=(64, 32))
     (batch,) = loader(tmp_path).batches(0)
     assert len(batch.frames) <= 9 and int(batch.length.min()) >= 2
+
+
+def test_short_videos_are_marked_as_looped(tmp_path):
+    for index, frames in enumerate((3, 4, 9)):
+        write(tmp_path / f"{index}.mp4", frames=frames, size=(64, 32))
+    (batch,) = loader(tmp_path).batches(0)
+    assert dict(zip(batch.names, batch.looped.tolist(), strict=True)) == {"0": True, "1": False, "2": False}
+
+
+def test_a_region_alone_brings_its_own_frames_only(folder):
+    alone = replace(DATA, timeline=replace(TIMELINE, context="none"))
+    (batch, *_) = loader(folder, data=alone, paste=PasteConfig(source="none")).batches(0)
+    assert batch.alone and batch.clips.shape == (3, 2, 3, 4) and not batch.start.any()
+    used = [
+        clips[:length]
+        for video in range(3)
+        for clips, length in zip(batch.clips[video], batch.length[video], strict=True)
+    ]
+    assert torch.equal(torch.cat([clips.flatten() for clips in used]).unique(), torch.arange(len(batch.frames)))
+
+
+def test_a_stretch_of_a_long_video_is_at_a_random_place_and_in_the_middle_for_validation(tmp_path):
+    write(tmp_path / "long.mp4", frames=250, size=(64, 32))
+    videos = Videos(find_videos(tmp_path), replace(DATA, stretch=1.0), PasteConfig(), AUG, 0)  # 30 frames
+    seen = [numbers_in(videos.draw(epoch, 0).frames) for epoch in range(12)]
+    assert all(max(numbers) - min(numbers) < 30 for numbers in seen)
+    assert min(map(min, seen)) < 60 and max(map(max, seen)) > 160
+    middle = numbers_in(videos.draw(VALIDATION, 0).frames)
+    assert min(middle) >= 110 and max(middle) < 140
 
 
 # Workers and restarts
@@ -148,9 +178,12 @@ def test_loading_leaves_the_global_generators_alone(folder):
 def test_samples_from_a_worker_do_not_keep_shared_memory_open(folder):
     source = loader(folder, data=replace(DATA, workers=1))
     sample = source.videos.draw(0, 0)
-    shared = replace(sample, frames=sample.frames.clone().share_memory_())
-    assert not source._accepted(Drawn(shared)).frames.is_shared()
-    assert not any(isinstance(value, torch.Tensor) for name, value in vars(sample).items() if name != "frames")
+    parcel = Parcel.of([Drawn(sample), Drawn(None), Drawn(source.videos.draw(0, 1))])
+    shared = replace(parcel, frames=parcel.frames.clone().share_memory_())
+    (first, none, _) = shared.opened()
+    assert first.sample is not None and none.sample is None
+    assert torch.equal(first.sample.frames, sample.frames) and not first.sample.frames.is_shared()
+    assert not any(isinstance(value, torch.Tensor) for value in vars(sample.plan).values())
 
 
 def test_processes_share_an_epoch_without_overlap_and_pair_by_themselves(folder):
@@ -273,6 +306,7 @@ def test_moving_a_batch_moves_every_tensor(folder):
         ({"batch": 5, "world": World(0, 2, 0)}, "each of 2 processes"),
         ({"batch": 4, "data": replace(DATA, val_videos=3)}, "less than one batch"),
         ({"batch": 2}, "3 or more videos"),
+        ({"data": replace(DATA, timeline=replace(TIMELINE, context="none"))}, "regions that stay in their own video"),
         ({"data": replace(DATA, group_pattern="g(")}, "not a regular expression"),
         ({"data": replace(DATA, group_pattern="g")}, "has no group"),
     ],
@@ -290,21 +324,22 @@ class _Straight:
         self.source = source
 
     def __iter__(self):
-        return (self.source.videos[key] for key in self.source._order)
+        return (self.source.videos[keys] for keys in self.source._order)
 
 
 def hollow(index: int) -> Sample:
     """A sample without pictures."""
     real = np.zeros((2, 4, 4), np.int64)
     places = np.zeros(2, np.int64)
-    params = pretext_data.augment.draw(np.random.default_rng(0), 4, 1.0, AUG)
-    return Sample(
-        frames=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+    params = augment.draw(np.random.default_rng(0), 4, 1.0, AUG)
+    plan = Plan(
         clips=real,
         region=real[:, :3],
         start=places,
         length=places + 2,
         blend=np.zeros((2, 3, 4), np.float32),
         augment=params.map(lambda value: value.reshape(2, 2, *value.shape[1:])),
+        looped=False,
         index=index,
     )
+    return Sample(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), plan)

@@ -104,6 +104,18 @@ def test_the_rivals_are_the_baseline_for_longer_and_with_labels():
     assert recipe("tac").method == "supervised" and recipe("random").optim.max_steps == 0
 
 
+def test_one_gpu_makes_the_papers_step_in_parts():
+    cfg = recipe("paper_one_gpu")
+    assert with_optim(cfg, accumulate=1) == paper() and cfg.optim.part(1) == 64
+
+
+@pytest.mark.parametrize("name", ["paper_one_gpu", "small_files", "untrimmed"])
+def test_recipes_for_other_machines_and_corpora_are_pal(name):
+    cfg = recipe(name)
+    assert cfg.method == "pal" and cfg.paste == paper().paste and cfg.head == paper().head
+    assert cfg.optim.schedule != "plateau" or cfg.data.val_videos >= cfg.optim.batch
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_survives_being_written_down(name):
     assert from_plain(PretrainConfig, plain(recipe(name))) == recipe(name)

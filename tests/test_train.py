@@ -25,10 +25,11 @@ from uptal.features import Features, FeatureStore
 from uptal.localizers.bmn import BMNConfig
 from uptal.optim import Plateau, after_epoch
 from uptal.recipes import pretrain as recipes
-from uptal.recipes.localize import LocalizeConfig, train_bmn
+from uptal.recipes.bmn import BMNSettings
+from uptal.recipes.localize import train_localizer
 from uptal.recipes.running import pretrain
 from uptal.run import RunFolder
-from uptal.train import DivergenceError, OptimConfig, Outcome, fit, learning_rate
+from uptal.train import DivergenceError, OptimConfig, Outcome, _CollapseAlarm, fit, learning_rate
 from uptal.types import Timebase
 from workshop import ALONE, CPU, LABELS, ToyData, ToyTask, forked, make_corpus, stop_at, tiny, wait_for, with_workers
 
@@ -108,7 +109,7 @@ def random_store(folder: Path, videos: int = 10, width: int = 8) -> tuple[Path, 
     return folder / "store", folder / "annotations.json"
 
 
-SMALL_BMN = LocalizeConfig(
+SMALL_BMN = BMNSettings(
     bmn=BMNConfig(in_channels=8, num_steps=12, num_samples=4, hidden=(8, 8, 8)),
     optim=OptimConfig(lr=1e-3, batch=4, epochs=4, schedule="multistep", milestones=(2,), log_every=1),
 )
@@ -135,14 +136,30 @@ class TestResume:
         files = [tmp_path / run / "encoder.safetensors" for run in ("straight", "resumed")]
         assert files[0].read_bytes() == files[1].read_bytes()
 
+    def test_a_queue_filled_beforehand_is_part_of_a_resumed_run(self, corpus, tmp_path, stop_after):
+        cfg = tiny(max_steps=4)
+        cfg = replace(cfg, contrast=replace(cfg.contrast, unfilled="warm_up"))
+        pretrain(cfg, corpus / "trimmed", tmp_path / "straight")
+        stop_after(2)
+        pretrain(cfg, corpus / "trimmed", tmp_path / "resumed")
+        stop_after(-1)
+        pretrain(cfg, corpus / "trimmed", tmp_path / "resumed")
+        assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+        assert min(line["negatives"] for line in log_of(tmp_path / "straight")) > 5  # 10 but for the query's own
+
+    def test_shuffling_keys_over_one_process_is_refused(self, corpus, tmp_path):
+        cfg = replace(tiny(), contrast=replace(tiny().contrast, shuffle_bn=True))
+        with pytest.raises(ConfigError, match=r"shuffle_bn moves keys between processes, and there is one"):
+            pretrain(cfg, corpus / "trimmed", tmp_path)
+
     @pytest.mark.parametrize("step", [1, 3, 5, 11])
     def test_a_resumed_bmn_is_the_straight_one(self, step, tmp_path, stop_after):
         store, annotations = random_store(tmp_path)
-        assert train_bmn(SMALL_BMN, store, annotations, tmp_path / "straight").steps == 12
+        assert train_localizer(SMALL_BMN, store, annotations, tmp_path / "straight").steps == 12
         stop_after(step)
-        assert not train_bmn(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
+        assert not train_localizer(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
         stop_after(-1)
-        assert train_bmn(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
+        assert train_localizer(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
         assert_same_run(tmp_path / "straight", tmp_path / "resumed")
         files = [tmp_path / run / "localizer.safetensors" for run in ("straight", "resumed")]
         assert files[0].read_bytes() == files[1].read_bytes()
@@ -282,6 +299,19 @@ class BadLoss(ToyTask):
         return {"loss": self.poison(values["loss"], self.net[0].weight)} if self.steps_seen == 3 else values
 
 
+def test_a_collapse_of_a_hundred_steps_is_said_once(capsys):
+    """N4."""
+    alarm = _CollapseAlarm()
+    for step in range(1, 151):
+        alarm.look(0.5 if step == 51 else 0.009, step)
+    alarm.look(None, 151)  # a task without embeddings
+    assert capsys.readouterr().err == ""
+    for step in range(152, 500):
+        alarm.look(0.009, step)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("collapse: for 100 steps, up to step 251, ")
+
+
 class TestDivergence:
     """N1: what is not a number never reaches the weights."""
 
@@ -394,7 +424,7 @@ class TestLog:
         data = replace(tiny().data, val_videos=4)
         cfg = replace(tiny(schedule="plateau", max_steps=5, epochs=2), data=data)
         pretrain(cfg, corpus / "trimmed", tmp_path / "pal")
-        train_bmn(SMALL_BMN, *random_store(tmp_path), tmp_path / "bmn")
+        train_localizer(SMALL_BMN, *random_store(tmp_path), tmp_path / "bmn")
         for run in ("pal", "bmn"):
             lines = RunFolder(tmp_path / run).read_log()
             assert lines and all(line.keys() >= CONTRACT for line in lines)

@@ -1,0 +1,175 @@
+"""The onset study: real training on frames in memory, resumable, equal budgets, honest before a corpus is frozen."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from uptal.cli import main
+from uptal.errors import ConfigError
+from uptal.evidence.corpora import Corpus, allow, corpus
+from uptal.evidence.curves import onset_svg
+from uptal.evidence.films import Films, InMemory, draw_films
+from uptal.evidence.methods import CLIPS, method, methods
+from uptal.evidence.results import open_run, read_runs
+from uptal.evidence.scores import NAMES
+from uptal.evidence.study import Study, budgets, run_study
+from uptal.evidence.summary import collect, compared, mean_sd
+from uptal.synthetic import render_video
+from uptal.synthetic.frozen import CORPORA
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Films]:
+    where = corpus("smoke")
+    return where, draw_films(where.config, where.split, tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(where: Corpus):
+    return methods(where.config.shape[0], where.batch, where.lr)
+
+
+def test_frames_in_memory_are_those_of_the_corpus(smoke):
+    where, films = smoke
+    drawn, _ = render_video(where.config, "trimmed", 5)
+    path = films.paths()[5]
+    source = InMemory({path.stem: films.trimmed[5]}, 25.0)
+    frames = source.read(source.probe(path), path, [3, 40])
+    assert frames.permute(0, 2, 3, 1).numpy().tolist() == drawn[[3, 40]].tolist()
+
+
+def test_a_drawn_corpus_is_read_back(smoke, tmp_path):
+    where, _ = smoke
+    few = replace(where.split, trimmed=3, trimmed_test=1, untrimmed=1, untrimmed_test=1)
+    first, again = (draw_films(where.config, few, tmp_path) for _ in range(2))
+    assert torch.equal(first.trimmed, again.trimmed) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_all_methods_encode_equally_many_clips():
+    for row in methods(32).values():
+        if row.kind == "trained":
+            assert row.config is not None
+            assert row.clips_of(row.steps_for(8000) * row.config.optim.batch) == 8000 * CLIPS
+
+
+def test_queues_hold_equally_many_batches():
+    depths = {row.config.contrast.queue / row.config.optim.batch for row in methods(32).values() if row.config}
+    assert depths == {4}
+
+
+def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(smoke, tmp_path):
+    where, films = smoke
+    study = Study(where, rows(where)["pal"], 0)
+    whole, complete = run_study(study, films, [16, 160], tmp_path / "a", tmp_path / "wa")
+    assert complete and all(math.isfinite(value) for point in whole.points for value in point["scores"].values())
+    logs = [json.loads(line) for line in next((tmp_path / "wa").glob("*/log.jsonl")).read_text().splitlines()]
+    assert all(math.isfinite(line["loss"]) for line in logs) and logs[-1]["step"] == 20
+    _, complete = run_study(study, films, [16, 160], tmp_path / "b", tmp_path / "wb", until=0.0)
+    assert not complete
+    run_study(study, films, [16], tmp_path / "b", tmp_path / "wb")
+    parts, complete = run_study(study, films, [16, 160], tmp_path / "b", tmp_path / "wb")
+    assert complete
+    assert [point["scores"] for point in parts.points] == [point["scores"] for point in whole.points]
+    assert [(p["budget"], p["steps"], p["pairs"], p["clips"]) for p in parts.points] == [
+        (16, 2, 16, 128), (160, 20, 160, 1280)
+    ]  # fmt: skip
+
+
+def test_what_was_measured_is_not_run_again(smoke, tmp_path):
+    where, films = smoke
+    study = Study(where, rows(where)["frame_difference"], 0)
+    first, _ = run_study(study, films, [16], tmp_path, tmp_path / "w")
+    again, complete = run_study(study, films, [16], tmp_path, tmp_path / "w")
+    assert complete and again.points == first.points
+    assert set(first.points[0]["scores"]) == set(NAMES)
+
+
+def test_the_smoke_command_tells_taught_from_untaught(tmp_path):
+    """In a process of its own, without the checks of shapes, which take longer than the training."""
+    words = ["reproduce", "onset", "--corpus", "smoke", "--method", "random,tac", "--pairs", "1200"]
+    words += ["--out", str(tmp_path), "--work", str(tmp_path / "w")]
+    subprocess.run([sys.executable, "-m", "uptal", *words], check=True, timeout=300, capture_output=True)
+    found = {file.config["method"]: file.points[-1]["scores"]["knn"] for file in read_runs(tmp_path / "onset")}
+    assert found["tac"] > found["random"] + 15  # points; one of 48 videos is 2.1
+
+
+def test_pal_waits_until_a_corpus_is_frozen():
+    where = replace(corpus("smoke"), name="X", frozen=False)
+    for name, row in rows(where).items():
+        if name.startswith("pal"):
+            with pytest.raises(ConfigError, match="not frozen"):
+                allow(row, where)
+        else:
+            allow(row, where)
+
+
+def test_a_corpus_whose_frames_have_changed_is_refused(monkeypatch):
+    monkeypatch.setattr("uptal.evidence.corpora.DIGESTS", {"B": "0" * 64})
+    with pytest.raises(ConfigError, match="other frames"):
+        corpus("B")
+
+
+def test_test_videos_come_after_those_of_the_corpus():
+    found = corpus("C")
+    assert found.split.trimmed == CORPORA["C"].num_trimmed
+    assert found.config.num_trimmed > CORPORA["C"].num_trimmed
+
+
+def test_budgets_double():
+    assert budgets(512_000)[:3] == [2000, 4000, 8000] and budgets(512_000)[-1] == 512_000 and budgets(50) == [50]
+
+
+def test_results_of_other_settings_have_other_files(smoke, tmp_path):
+    where, _ = smoke
+    known = rows(where)
+    changed = method("pal", known, {"head.ft_last_relu": False})
+    assert changed.config is not None and not changed.config.head.ft_last_relu
+    paths = {open_run(tmp_path, Study(where, row, seed).settings()).path
+             for row in (known["pal"], changed) for seed in (0, 1)}  # fmt: skip
+    assert len(paths) == 4
+    with pytest.raises(ConfigError, match=r"head\.ft_last_relu"):
+        method("pal", known, {"head.last_relu": False} | {"ft_last_relu": False})
+
+
+def test_results_of_an_earlier_corpus_are_left_out(smoke, tmp_path):
+    where, _ = smoke
+    settings = Study(where, rows(where)["pal"], 0).settings()
+    open_run(tmp_path, settings | {"corpus_digest": "old"}).with_point({"budget": 2000, "scores": {"knn": 1.0}})
+    open_run(tmp_path, settings).with_point({"budget": 2000, "scores": {"knn": 2.0}})
+    assert collect(read_runs(tmp_path), where) == {("pal", 2000): {0: {"knn": 2.0}}}
+
+
+def test_a_difference_within_two_standard_errors_is_a_tie():
+    assert mean_sd([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert compared({0: 3.0, 1: 3.2, 2: 2.9}, {0: 1.0, 1: 1.1, 2: 1.0}) == "+2.0 (3 seeds)"
+    assert compared({0: 3.0, 1: 1.0}, {0: 1.0, 1: 2.9}).startswith("tie")
+    assert "no test" in compared({0: 3.0}, {0: 1.0})
+
+
+def test_the_figure_has_a_line_for_each_method():
+    scores = dict.fromkeys(NAMES, 40.0)
+    points = {("random", 0): {0: scores}, ("pal", 2000): {0: scores, 1: dict.fromkeys(NAMES, 50.0)}}
+    picture = onset_svg(points, "a & b")
+    assert picture.count("stroke-dasharray") == 6 and picture.count("<circle") == 6 and "a &amp; b" in picture
+
+
+def test_the_command_says_what_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reproduce", "onset", "--corpus", "smoke", "--method", "pel", "--out", str(tmp_path)]) == 1
+    assert "Methods: random" in capsys.readouterr().err
+    assert main(["reproduce", "onset", "--corpus", "Q"]) == 1
+    assert "Corpora: A, B, C" in capsys.readouterr().err

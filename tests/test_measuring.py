@@ -1,0 +1,61 @@
+"""Sizing a run: the numbers are of the recipe that was asked for, and what saves memory changes no number."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from uptal.cli import main
+from uptal.clipspec import ClipSpec
+from uptal.encoders import build
+from uptal.encoders.cost import count_macs
+from uptal.pretext.recompute import recompute_blocks
+from uptal.recipes import pretrain as recipes
+from uptal.recipes.measuring import measure
+from workshop import make_corpus, tiny
+
+
+def test_operations_are_those_of_the_networks_forward_and_backward():
+    """An encoder costs its multiply-adds once forward for the key, and three times for the query."""
+    cfg = tiny(recipes.moco(), batch=4, schedule="cosine")
+    found = measure(cfg, None, 1)
+    encoder = build("slim", width_multiplier=0.25)
+    macs = count_macs(encoder, ClipSpec(frames=4, size=20, resize=24))
+    # heads come on top, and the first layer's input needs no gradient
+    assert found["gflops_per_sample"] == pytest.approx(2 * 4 * macs / 1e9, rel=0.1)
+    assert found["batch"] == 4 and found["clips_per_s"] == pytest.approx(2 * found["samples_per_s"], rel=1e-2)
+    assert 0 < found["share_of_matmul"] < 1 and 0 <= found["data_wait"] < 1 and 0 < found["synthesis_share"] < 1
+
+
+def test_the_command_measures_a_folder_and_writes_what_it_found(tmp_path, capsys):
+    videos: Path = make_corpus(tmp_path, trimmed=8, untrimmed=0) / "trimmed"
+    words = ["--videos", str(videos), "--steps", "2", "--json", str(tmp_path / "found.json"), "--optim.batch=4"]
+    sizes = ["--aug.size=20", "--data.resize=24", "--data.workers=0", "--optim.accumulate=1"]
+    assert main(["bench", "pretrain", "demo", *words, *sizes]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["recipe"] == "demo" and found["steps"] == 2 and found["environment"]["machine"]
+    assert f"{found['samples_per_s']}" in capsys.readouterr().out
+
+
+def test_a_missing_subject_is_answered_with_those_there_are(capsys):
+    assert main(["bench", "nothing"]) == 1
+    assert "pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["slim"])
+def test_recomputing_changes_no_gradient_and_no_statistic(name):
+    torch.manual_seed(0)
+    plain = build(name, width_multiplier=0.25)
+    sparing = copy.deepcopy(plain)
+    recompute_blocks(sparing)
+    clips = torch.randn(3, 3, 4, 20, 20)
+    for encoder in (plain, sparing):
+        encoder(clips).square().sum().backward()
+    for (key, value), other in zip(plain.state_dict().items(), sparing.state_dict().values(), strict=True):
+        assert torch.equal(value, other), key
+    for mine, other in zip(plain.parameters(), sparing.parameters(), strict=True):
+        assert mine.grad is not None and torch.equal(mine.grad, other.grad)

@@ -1,0 +1,162 @@
+"""Whole runs in two processes: the losses of one, the same stop, the same resumption, and an end when one dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from test_train import assert_same_run, final, log_of
+from uptal.distributed import ProcessError
+from uptal.recipes import pretrain as recipes
+from uptal.recipes.pretrain import PretrainConfig
+from uptal.recipes.running import pretrain
+from uptal.run import RunFolder
+from workshop import Child, forked, make_corpus, tiny, wait_for
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"), trimmed=12, untrimmed=0) / "trimmed"
+
+
+@pytest.fixture(scope="module")
+def pal() -> PretrainConfig:
+    return tiny(batch=6, max_steps=6, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def straight(pal, videos, tmp_path_factory) -> Path:
+    """PAL in two processes, undisturbed."""
+    run = tmp_path_factory.mktemp("straight")
+    assert codes(two(lambda: pretrain(pal, videos, run))) == [0, 0]
+    return run
+
+
+def two(work: Callable[[], Any]) -> list[Child]:
+    """Runs `work` in two processes of one group."""
+    meeting = Path(os.environ.get("TMPDIR", "/tmp")) / f"uptal-{os.getpid()}-{time.monotonic_ns()}"
+
+    def member(rank: int) -> None:
+        os.environ["LOCAL_RANK"] = str(rank)
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+        work()
+        dist.destroy_process_group()
+
+    return [forked(lambda rank=rank: member(rank)) for rank in range(2)]
+
+
+def codes(children: list[Child]) -> list[int | None]:
+    return [child.wait(120) for child in children]
+
+
+def test_two_processes_have_the_losses_of_one(videos, tmp_path):
+    """Without paste a step's samples do not depend on how they are shared out. 1e-5 is for sums in another order;
+    a temperature of 1 and small steps of SGD, because 0.07, Adam's division by gradients near 0 and long steps through
+    batch norms of a few pixels make much of their rounding."""
+    cfg = tiny(recipes.moco(), batch=6, max_steps=6, schedule="cosine", algorithm="sgd", lr=0.001)
+    cfg = replace(cfg, contrast=replace(cfg.contrast, tau=1.0, queue=12))  # whole steps, so it holds the same keys
+    pretrain(cfg, videos, tmp_path / "one")
+    assert codes(two(lambda: pretrain(cfg, videos, tmp_path / "two"))) == [0, 0]
+    one, shared = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    assert [line["step"] for line in shared] == [1, 2, 3, 4, 5, 6]
+    for name in ("loss", "accuracy", "negatives"):
+        assert [line[name] for line in shared] == pytest.approx([line[name] for line in one], abs=1e-5)
+    for name, value in final(tmp_path / "one").weights.items():
+        if not name.startswith("queue."):  # there the order within a step is that of the ranks
+            torch.testing.assert_close(final(tmp_path / "two").weights[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.reliability
+def test_a_signal_stops_both_at_one_step_and_the_resumed_run_is_the_straight_one(pal, videos, straight, tmp_path):
+    """P3 and R4: one of the two hears of it."""
+    children = two(lambda: pretrain(pal, videos, stopping(tmp_path / "run", 3)))
+    assert codes(children) == [0, 0]
+    assert final(tmp_path / "run").step == 3
+    assert codes(two(lambda: pretrain(pal, videos, tmp_path / "run"))) == [0, 0]
+    assert_same_run(straight, tmp_path / "run")
+
+
+@pytest.mark.reliability
+def test_a_run_goes_on_with_another_number_of_processes(pal, videos, straight, tmp_path):
+    """R4: the same statistics, not the same bits; queue, weights and position are the same to the bit."""
+    shutil.copytree(straight, tmp_path / "run")
+    longer = recipes.with_optim(pal, max_steps=10)
+    before = final(straight)
+    assert pretrain(longer, videos, tmp_path / "run").new_steps == 4
+    lines = log_of(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert all(line["loss"] < 10 for line in lines)
+    assert before.weights["queue.ids"].tolist() != final(tmp_path / "run").weights["queue.ids"].tolist()
+    assert codes(two(lambda: pretrain(recipes.with_optim(pal, max_steps=12), videos, tmp_path / "run"))) == [0, 0]
+
+
+@pytest.mark.reliability
+def test_when_one_process_dies_the_other_says_so_and_ends(pal, videos, tmp_path):
+    """P4, with a minute allowed."""
+    said = tmp_path / "said"
+    endless = recipes.with_optim(pal, max_steps=10**6, epochs=10**6)
+
+    def work() -> None:
+        try:
+            pretrain(endless, videos, tmp_path / "run")
+        except ProcessError as error:
+            said.write_text(str(error))
+
+    first, second = two(work)
+    wait_for(lambda: len(RunFolder(tmp_path / "run").read_log()) >= 2, 60)
+    second.kill()
+    assert first.wait(60) == 0
+    assert "Another process of the run has ended" in said.read_text() and "\n" not in said.read_text()
+
+
+@pytest.mark.reliability
+def test_two_processes_killed_at_random_moments_end_with_the_undisturbed_weights(pal, videos, straight, tmp_path):
+    """R2 for two; more kills in the soak."""
+    run, chance = tmp_path / "run", random.Random(0)
+    for _ in range(int(os.environ.get("UPTAL_KILLS", "2"))):
+        children = two(lambda: pretrain(pal, videos, run))
+        time.sleep(chance.uniform(0.1, 1.5))
+        for child in children:
+            child.kill()
+    assert codes(two(lambda: pretrain(pal, videos, run))) == [0, 0]
+    assert_same_run(straight, run)
+
+
+@pytest.mark.reliability
+def test_the_command_starts_several_processes_and_passes_signals_on(videos, tmp_path):
+    """`--processes 2`, and SIGTERM to the launcher: saved, exit code 0; PyTorch's grace of 30 seconds is enough."""
+    words = ["pretrain", "demo", "--videos", videos, "--run", tmp_path, "--processes", "2"]
+    words += ["--optim.batch=6", "--aug.size=20", "--data.resize=24", "--data.workers=1", "--optim.log_every=1"]
+    command = [sys.executable, "-m", "uptal", *map(str, words), "--optim.max_steps=1000000", "--optim.epochs=1000000"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    wait_for(lambda: len(RunFolder(tmp_path).read_log()) >= 3, 120)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0 and "stopped and saved at step" in errors and "Traceback" not in errors
+    assert final(tmp_path).step == RunFolder(tmp_path).read_log()[-1]["step"]
+
+
+def stopping(run: Path, step: int) -> Path:
+    """The folder; in the first process, which writes the log, SIGTERM comes with that step."""
+    log = RunFolder.log
+
+    def logged(self: RunFolder, line) -> None:
+        log(self, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    RunFolder.log = logged  # in a copy of the test's process
+    return run
