@@ -26,8 +26,8 @@ DIGESTS: dict[str, str] = {
     "A": "e82b2c5590ecc5cf56ede99e27baadaac8f3e8ac81d2a37a99e157e71d2fd9be",
     "B": "b5ace27a0e7d9bcf6106fe19e02065480a34d2be4bb58c9e70666e678b90e937",
 }
-"""`frames_digest` of each corpus that is frozen (docs/decisions/0013-corpus-gate.md). Of the others, knobs and seeds may
-still change, and no experiment should be quoted."""
+"""`frames_digest` of each corpus that is frozen (docs/decisions/0013-corpus-gate.md). Of the others, knobs and seeds
+may still change, and no experiment should be quoted."""
 
 
 def frames_digest(config: CorpusConfig) -> str:
