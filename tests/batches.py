@@ -58,6 +58,7 @@ def make_batch(
         region=torch.from_numpy(np.stack([line.region for line in drawn]) + first),
         start=torch.from_numpy(np.stack([line.start for line in drawn])),
         length=torch.from_numpy(np.stack([line.length for line in drawn])),
+        span=torch.from_numpy(np.stack([line.region[..., [0, -1]] for line in drawn])),
         blend=torch.from_numpy(np.array(blend)),
         augment=params.map(lambda x: torch.from_numpy(x).unflatten(0, (size, timeline.views, 2))),
         lender=None if maps is None else torch.from_numpy(np.stack(maps)),
@@ -79,7 +80,8 @@ def half_of(batch: Batch, rank: int) -> Batch:
     middle = len(batch.ids) // 2
     part = slice(rank * middle, (rank + 1) * middle)
     chosen = {
-        name: getattr(batch, name)[part] for name in ("clips", "region", "start", "length", "blend", "ids", "looped")
+        name: getattr(batch, name)[part]
+        for name in ("clips", "region", "start", "length", "span", "blend", "ids", "looped")
     }
     assert batch.lender is not None
     drawn = AugmentParams(**{name: value[part] for name, value in vars(batch.augment).items()})

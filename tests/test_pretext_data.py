@@ -337,6 +337,7 @@ def hollow(index: int) -> Sample:
         region=real[:, :3],
         start=places,
         length=places + 2,
+        span=np.zeros((2, 3, 2), np.int64),
         blend=np.zeros((2, 3, 4), np.float32),
         augment=params.map(lambda value: value.reshape(2, 2, *value.shape[1:])),
         looped=False,

@@ -36,6 +36,8 @@ PIECE = 50
 FIRST = 2_000
 """First budget, in region pairs; each of the next is twice the one before."""
 
+_LATER = {"contrast": {"dense": 0.0}}
+"""Settings that came after the first results, and the value that changes nothing: left out of a run's digest."""
 _BOOKKEEPING = ("checkpoint_every", "epochs", "keep", "log_every", "max_steps", "keep_best")
 
 
@@ -71,6 +73,10 @@ class Study:
         if training is not None:
             for name in _BOOKKEEPING:
                 training["optim"].pop(name)
+            for part, values in _LATER.items():
+                for name, same in values.items():
+                    if training[part][name] == same:
+                        training[part].pop(name)
         return {
             "format": FORMAT,
             "corpus": self.where.name,

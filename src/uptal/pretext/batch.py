@@ -34,6 +34,8 @@ class Batch:
     region: Int[Tensor, "B V R T"]
     start: Int[Tensor, "B V"]
     length: Int[Tensor, "B V"]
+    span: Int[Tensor, "B V R 2"]
+    """First and last frame, in the source video, of every clip of the region."""
     blend: Float[Tensor, "B V R T"]
     augment: AugmentParams
     """(B, V, 2): the clips' draw and the region's."""
@@ -91,6 +93,7 @@ def collate(
         region=stacked([plan.region for plan in plans]) + offset,
         start=stacked([plan.start for plan in plans]),
         length=stacked([plan.length for plan in plans]),
+        span=stacked([plan.span for plan in plans]),
         blend=stacked([plan.blend for plan in plans]),
         augment=AugmentParams(**{name: stacked([vars(draw)[name] for draw in drawn]) for name in vars(drawn[0])}),
         lender=None if lenders is None else stacked(list(lenders)),

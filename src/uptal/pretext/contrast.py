@@ -43,6 +43,10 @@ class ContrastConfig:
     unfilled: Literal["mask", "warm_up", "random"] = "mask"
     """The queue before its first K keys: places that do not count yet, K keys made before the first step without
     learning, or random unit vectors (MoCo). The paper does not say."""
+    dense: float = 0.0
+    """Weight of a second loss, between single clips: a query clip is to find the key clips that show the same time of
+    the source, whatever their speed, among all clips of all keys of the step, those of its own video at other times
+    included. 0 leaves it out, as the paper does (its loss knows regions only)."""
     skip_looped: bool = False
     """Count no loss for videos shorter than a clip, which are played in a loop; they still lend backgrounds and keys.
     The paper does not say; Kinetics has none."""
@@ -53,6 +57,10 @@ class ContrastConfig:
         return self.split_bn > 1 or self.shuffle_bn
 
     def __post_init__(self) -> None:
+        if self.dense < 0 or (self.dense and (self.local_statistics or self.symmetric)):
+            raise ConfigError(
+                "contrast.dense is a weight of 0 or more, and goes without split_bn, shuffle_bn, symmetric."
+            )
         if self.split_bn > 1 and self.shuffle_bn:
             raise ConfigError("contrast.shuffle_bn is for several processes, split_bn for one; choose one of them.")
         if self.queue < 1 or self.tau <= 0 or not 0 <= self.momentum <= 1 or self.split_bn < 1:

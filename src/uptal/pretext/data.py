@@ -83,6 +83,8 @@ class Plan:
     region: Int[np.ndarray, "V R T"]
     start: Int[np.ndarray, " V"]
     length: Int[np.ndarray, " V"]
+    span: Int[np.ndarray, "V R 2"]
+    """First and last frame, in the video, of every clip of the region."""
     blend: Float[np.ndarray, "V R T"]
     augment: AugmentParams
     """(V, 2): the clips' draw and the region's."""
@@ -197,6 +199,7 @@ class Videos(Dataset):
             region=where[count:].reshape(timeline.region.shape) if pasting else np.zeros_like(timeline.region),
             start=timeline.start,
             length=timeline.length,
+            span=timeline.region[..., [0, -1]],
             blend=blend,
             augment=params.map(lambda value: value.reshape(cfg.views, 2, *value.shape[1:])),
             looped=info.num_frames < cfg.frames,

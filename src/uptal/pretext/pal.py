@@ -22,6 +22,7 @@ from uptal.distributed import gather, same_on_all, world
 from uptal.errors import ConfigError
 from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.contrast import ContrastConfig, Queue, info_nce, momentum_update
+from uptal.pretext.dense import dense_nce, region_clips
 from uptal.pretext.norm import interleaved, split_batch_norm
 from uptal.pretext.synthesis import Placement, inside, pool_region
 from uptal.progress import Progress
@@ -62,7 +63,8 @@ class HeadConfig:
 class RegionEncoder(nn.Module):
     """F and G: clips of a synthetic video to the unit vector of its region."""
 
-    def __init__(self, backbone: nn.Module, width: int, cfg: HeadConfig):
+    def __init__(self, backbone: nn.Module, width: int, cfg: HeadConfig, local: bool = False):
+        """`local` adds a projection of single clips, beside F^n and F^t."""
         super().__init__()
         self.cfg = cfg
         self.backbone = backbone
@@ -72,10 +74,23 @@ class RegionEncoder(nn.Module):
         self.projection = projection(temporal_out if first else width, cfg.hidden, cfg.width)
         self.temporal = temporal_head(temporal_in, cfg)
         self.width = cfg.width if first else temporal_out
+        self.local = projection(width, cfg.hidden, cfg.width) if local else None
 
     def forward(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
         """Region features: of length 1, or, with `l2` "before", at most 1."""
+        return self.region(self.clip_features(clips, place), place)
+
+    def with_clips(
+        self, clips: Float[Tensor, "B J C T H W"], place: Placement
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B R D"]]:
+        """Region features, and unit vectors of the region's single clips."""
+        assert self.local is not None
         features = self.clip_features(clips, place)
+        single = self.local(region_clips(features, place, place.blend.shape[1]))
+        return self.region(features, place), F.normalize(single.float(), dim=-1)
+
+    def region(self, features: Float[Tensor, "B J E"], place: Placement) -> Float[Tensor, "B D"]:
+        """F^n, F^t and G on the encoder's features."""
         if self.cfg.order == "temporal_first":
             return F.normalize(self.projection(pool_region(self.along_time(features, place), place)).float(), dim=-1)
         return self.normalised_pool(self.along_time(self.projection(features), place), place)
@@ -116,7 +131,7 @@ class PAL(nn.Module):
     def __init__(self, backbone: nn.Module, width: int, head: HeadConfig, contrast: ContrastConfig):
         super().__init__()
         self.head, self.contrast = head, contrast
-        self.online = RegionEncoder(split_batch_norm(backbone, contrast.split_bn), width, head)
+        self.online = RegionEncoder(split_batch_norm(backbone, contrast.split_bn), width, head, contrast.dense > 0)
         self.momentum = copy.deepcopy(self.online).requires_grad_(False)
         self.queue = Queue(contrast.queue, self.online.width, random=contrast.unfilled == "random")
         self._fresh: list[tuple[Tensor, Tensor]] = []
@@ -127,7 +142,14 @@ class PAL(nn.Module):
         In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
         """
         (query_clips, query_place), (key_clips, key_place) = synthesise(batch)
-        query, key = self.online(query_clips, query_place), self.key(key_clips, key_place)
+        extra: dict[str, Tensor] = {}
+        if self.contrast.dense:
+            query, query_single = self.online.with_clips(query_clips, query_place)
+            with torch.no_grad():
+                key, key_single = self.momentum.with_clips(key_clips, key_place)
+            extra["dense"] = dense_nce(query_single, key_single, batch.span, batch.length, batch.ids, self.contrast.tau)
+        else:
+            query, key = self.online(query_clips, query_place), self.key(key_clips, key_place)
         counted = ~batch.looped if self.contrast.skip_looped else None
         result = info_nce(query, key, batch.ids, self.queue, self.contrast, counted)
         loss, accuracy = result.loss, result.accuracy
@@ -135,10 +157,12 @@ class PAL(nn.Module):
             other, other_key = self.online(key_clips, key_place), self.key(query_clips, query_place)
             back = info_nce(other, other_key, batch.ids, self.queue, self.contrast, counted)
             loss, accuracy = (loss + back.loss) / 2, (accuracy + back.accuracy) / 2
+        if self.contrast.dense:
+            loss = loss + self.contrast.dense * extra["dense"]
         if self.training:
             self._fresh.append((key, batch.ids))
         spread = query.detach().std(0).mean() * query.shape[1] ** 0.5
-        return {"loss": loss, "accuracy": accuracy, "negatives": result.num_negatives, "spread": spread}
+        return {"loss": loss, "accuracy": accuracy, "negatives": result.num_negatives, "spread": spread, **extra}
 
     @torch.no_grad()
     def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
