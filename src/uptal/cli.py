@@ -23,6 +23,7 @@ COMMANDS = {
     "weights": "convert checkpoints of other projects; show what a weight file is",
     "report": "a page of videos, annotations and detections",
     "reproduce": "experiments on the built-in corpora, resumable, every number kept",
+    "submit": "hand a run to SLURM; it saves before the time limit, is queued again and goes on",
     "bench": "what pre-training or extraction costs on this machine, measured",
     "doctor": "what is installed, missing or broken: machine, data, annotations, store, run",
 }
