@@ -3,8 +3,10 @@
     python benchmarks/extract.py [--encoder slim --encoder i3d] [--size 112] [--threads 2] [--hours 2]
 
 CPU times of everything are measured in turn in the same run, on made videos of 640 x 360. The straightforward extractor
-opens the file, seeks and decodes for every clip, shrinks full-size pictures and encodes clips one by one. With --hours
-a long video of 5 frames a second is made and extracted, and the growth of the process is printed.
+opens the file, seeks and decodes for every clip, shrinks full-size pictures and encodes clips one by one, with the
+encoder as PyTorch builds it. No extractor can lead it by more than `times_faster_at_most`, its time over that of
+decoding once and encoding; an encoder that costs much more than decoding leaves little to win. With --hours a long
+video of 5 frames a second is made and extracted, and the growth of the process is printed.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from uptal.clipspec import ClipSpec
 from uptal.device import move
 from uptal.encoders import available, build, count_macs, load_encoder, name_of, save_encoder, variants
 from uptal.encoders.contract import find
+from uptal.features import make_ready
 
 TITLES = list(variants())
 SMALLEST = ("I3D", "R(2+1)D-10 (RSPNet)", "S3D (CoCLR)", "I3D-R50", "Slim", "TSM-ResNet18")
@@ -73,6 +74,25 @@ def test_moving_an_encoder_rearranges_its_memory_and_no_number(title):
     spatial = [p for p in encoder.parameters() if p.dim() > 3 and max(p.shape[2:]) > 1]
     assert spatial
     assert all(p.stride(1) == 1 for p in spatial)
+
+
+@pytest.mark.parametrize("title", ["I3D", "Slim"])
+def test_what_extraction_makes_of_an_encoder_gives_the_same_and_leaves_it_alone(title):
+    encoder, x = copy.deepcopy(trunk(title)), noise(2, 3, 8, 33, 40)
+    for norm in (part for part in encoder.modules() if isinstance(part, torch.nn.BatchNorm3d)):
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.normal_(norm.bias, std=0.2)
+        norm.running_mean.normal_(std=0.2)
+        norm.running_var.uniform_(0.5, 2)
+    before, keys = {key: value.clone() for key, value in encoder.state_dict().items()}, list(encoder.state_dict())
+    ready = make_ready(encoder, torch.device("cpu"))
+    with torch.no_grad():
+        expected, found = encoder(x), ready(x.contiguous(memory_format=torch.channels_last_3d))
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    folds = any(hasattr(part, "fold") for part in encoder.modules())
+    assert folds == (title == "I3D") == (not any(isinstance(part, torch.nn.BatchNorm3d) for part in ready.modules()))
+    assert list(encoder.state_dict()) == keys
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("title", TITLES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from uptal.clipspec import ClipSpec
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import CheckpointError, ConfigError, VideoError
 from uptal.features import Features, FeatureStore, Sampling, Work, decode_clips, extract, lay_grid, resample
+from uptal.features.lanes import Lanes
 from uptal.recipes.extracting import ExtractConfig, extract_folder
 from uptal.types import Timebase
 from uptal.video import Quarantine, QuarantineError, probe, read
@@ -69,6 +71,45 @@ class TestExtraction:
         for id in one.ids:
             a, b = one.read(id).values, other.read(id).values
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+
+    @pytest.mark.parametrize("batch", [20, 64])
+    def test_on_a_cpu_neither_the_batch_nor_the_cores_change_a_bit(self, batch, weights, corpus, tmp_path):
+        """Passes are of eight clips whatever waits, and two cores take two of them in the place of halves of one."""
+        one = extracted(weights, corpus, tmp_path / "one", batch=8, device="cpu")
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(2)
+            other = extracted(weights, corpus, tmp_path / "other", batch=batch, device="cpu")
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+        assert files_of(one) == files_of(other)
+
+    def test_passes_run_side_by_side_and_what_goes_wrong_in_one_is_raised(self):
+        begun = threading.Barrier(2, timeout=30)
+
+        def encoder(pictures):
+            begun.wait()  # the first pass ends only if the second one begins before
+            if pictures.sum() > 0:
+                raise ArithmeticError("a spoilt pass")
+            return pictures.mean((2, 3, 4))
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            with Lanes(encoder, SPEC, CPU, batch=16) as lanes:
+                clips = torch.zeros(8, 4, 3, 20, 20, dtype=torch.uint8)
+                good, bad = lanes.submit(clips[:3]), lanes.submit(clips + 255)
+                assert (lanes.size, lanes.count, good.result().shape) == (8, 2, (3, 3))
+                with pytest.raises(ArithmeticError, match="spoilt"):
+                    bad.result()
+            threads: list[int] = []
+            later = threading.Thread(target=lambda: threads.append(torch.get_num_threads()))
+            later.start()
+            later.join()
+            assert threads == [2]
+        finally:
+            torch.set_num_threads(before)
 
     def test_a_video_alone_gives_what_it_gives_among_others(self, weights, corpus, tmp_path):
         all_of_them = extracted(weights, corpus, tmp_path / "all", batch=8)

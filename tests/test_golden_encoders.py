@@ -22,6 +22,7 @@ from golden_rule import drawn
 from uptal.encoders.converting import Recognised, load, place
 from uptal.encoders.foreign import Foreign
 from uptal.encoders.s3d import STAGES
+from uptal.features import make_ready
 
 pytestmark = pytest.mark.golden
 
@@ -144,6 +145,11 @@ def test_an_encoder_equals_the_original(file, compared):
     checks = {"trunk": trunk, "pooled": pooled, "frame_pooled": trunk.mean(dim=(3, 4)).transpose(1, 2).flatten(0, 1)}
     for key in (key for key in checks if f"out/{key}" in stored):
         assert error(checks[key], stored[f"out/{key}"]) < FORWARD, key
+    with torch.inference_mode():  # what extraction runs, norms and convolutions as one
+        ready = make_ready(model, torch.device("cpu"))(x.contiguous(memory_format=torch.channels_last_3d))
+    assert error(ready, pooled.numpy()) < FORWARD
+    if "out/pooled" in stored:
+        assert error(ready, stored["out/pooled"]) < FORWARD
     check_classifier(model, checks, stored)
     if "out/avg_pool_2x7x7" in stored:
         check_stock_head(model, trunk, stored)

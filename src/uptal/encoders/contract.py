@@ -26,7 +26,8 @@ class ClipEncoder(Protocol):
     Its class is built from one argument, an instance of `Config`. A file in this package names its class `Encoder`, so
     that the file's name suffices; a class elsewhere is named in full. The classes of this package also have `variants`,
     the configurations that have a name in the literature, and `classify`, which gives class scores of features where
-    the option `num_classes` asks for a classifier.
+    the option `num_classes` asks for a classifier. Modules inside may have a method `fold()`, which extraction calls on
+    a copy: it replaces layers by fewer that give the same in evaluation, such as a convolution with its norm in it.
     """
 
     Config: Any

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uptal.clipspec import ClipSpec
+from uptal.encoders.folding import folded
 from uptal.errors import ConfigError
 
 Triple = tuple[int, int, int]
@@ -82,15 +83,21 @@ class Unit3D(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1):
         super().__init__()
-        self.conv3d = nn.Conv3d(
+        self.kernel, self.stride = kernel, stride
+        self.conv3d: nn.Module = nn.Conv3d(
             in_channels, out_channels, kernel, stride, padding=_fixed_padding(kernel, stride), bias=False
         )
-        self.bn = nn.BatchNorm3d(out_channels, eps=1e-3, momentum=0.01)
+        self.bn: nn.Module = nn.BatchNorm3d(out_channels, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N c t h w"]:
-        if self.conv3d.stride[0] > 1:
-            x = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride)
+        if self.stride > 1:
+            x = pad_same(x, (self.kernel,) * 3, (self.stride,) * 3)
         return F.relu(self.bn(self.conv3d(x)), inplace=True)
+
+    def fold(self) -> None:
+        """Puts the norm into the convolution, for good; see `ClipEncoder`."""
+        if isinstance(self.conv3d, nn.Conv3d) and isinstance(self.bn, nn.BatchNorm3d):
+            self.conv3d, self.bn = folded(self.conv3d, self.bn), nn.Identity()
 
 
 class MaxPool3d(nn.Module):

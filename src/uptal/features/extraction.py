@@ -1,7 +1,7 @@
 """From videos to a store of features: threads decode several videos at once, the encoder sees full batches across them.
 
-Where clips lie and how they are decoded is in `grid`, how they are encoded in `encoding`, where features are kept in
-`store`; which encoder and which videos is decided by the callers.
+Where clips lie and how they are decoded is in `grid`, how they are encoded in `encoding` and `lanes`, where features
+are kept in `store`; which encoder and which videos is decided by the callers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ from uptal import video
 from uptal.clipspec import ClipSpec
 from uptal.device import Precision
 from uptal.errors import CheckpointError, ConfigError, VideoError
-from uptal.features.encoding import encode, make_ready, shrink
+from uptal.features.encoding import make_ready, shrink
 from uptal.features.grid import Grid, Sampling, decode_clips, lay_grid
+from uptal.features.lanes import Lanes
 from uptal.features.store import Features, FeatureStore
 from uptal.progress import Progress
 from uptal.video import Quarantine
@@ -36,7 +38,7 @@ class Work:
     """How the work is done; but for `precision`, nothing here changes a feature by more than rounding."""
 
     batch: int = 32
-    """Clips a forward pass."""
+    """Clips that the encoder works on at once; on a CPU in passes of eight, side by side."""
     threads: int = 2
     """Videos decoded at once; with fewer videos than that, each is decoded by several threads."""
     precision: Precision = "auto"
@@ -62,7 +64,7 @@ class Extracted:
     seconds: float
     """From the first video to the last."""
     waited: float
-    """Seconds in which the encoder waited for decoded clips."""
+    """Seconds in which the encoder had nothing to do, for want of decoded clips."""
 
     def describe(self) -> str:
         """In words; nothing when there was nothing to do."""
@@ -94,10 +96,12 @@ def extract(
         CheckpointError: The encoder gives numbers that are none.
     """
     todo = [path for path in paths if path.stem not in store]
-    assembly = _Assembly(store, make_ready(encoder, device, work.compile), spec, device, work, sampling.resize_on)
-    tally = _Tally(todo)
-    with Progress("extracting", total=len(todo)) as progress:
-        for piece in tally.waiting(_decode_all(todo, spec, sampling, work.threads)):
+    ready = make_ready(encoder, device, work.compile)
+    lanes = Lanes(ready, spec, device, work.batch, work.precision, side_by_side=not work.compile)
+    tally = _Tally(todo, lanes)
+    with lanes, Progress("extracting", total=len(todo)) as progress:
+        assembly = _Assembly(store, lanes, spec, device, sampling.resize_on)
+        for piece in _decode_all(todo, spec, sampling, work.threads):
             if piece.error is None:
                 assembly.take(piece)
             else:
@@ -108,7 +112,7 @@ def extract(
             tally.count(piece)
             progress.update(tally.videos, tally.note(), share=tally.share())
         assembly.flush()
-    return Extracted(videos=assembly.written, clips=tally.clips, seconds=tally.seconds(), waited=tally.waited)
+    return Extracted(videos=assembly.written, clips=tally.clips, seconds=tally.seconds(), waited=tally.waited())
 
 
 @dataclass(frozen=True)
@@ -125,23 +129,13 @@ class _Piece:
 class _Tally:
     """How far the work is; a video counts by the size of its file, so that long ones count for more."""
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Path], lanes: Lanes):
         self.videos = self.clips = 0
-        self.waited = 0.0
+        self._lanes = lanes
         self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
         self._clips_of: dict[Path, int] = {}
         self._bytes = 0.0
         self._begin = time.perf_counter()
-
-    def waiting(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-        """The pieces, with the time noted that it takes until they are there."""
-        while True:
-            begin = time.perf_counter()
-            piece = next(pieces, None)
-            self.waited += time.perf_counter() - begin
-            if piece is None:
-                return
-            yield piece
 
     def count(self, piece: _Piece) -> None:
         if piece.grid is not None:
@@ -157,34 +151,36 @@ class _Tally:
     def seconds(self) -> float:
         return max(1e-9, time.perf_counter() - self._begin)
 
+    def waited(self) -> float:
+        """Seconds without a pass of the encoder."""
+        return max(0.0, self.seconds() - self._lanes.busy / self._lanes.count)
+
     def note(self) -> str:
         spent = self.seconds()
         rate = 3600 * self.share() * len(self._sizes) / spent
-        return f"{rate:.0f} videos/h, {self.clips} clips, {100 * self.waited / spent:.0f} % waiting for the decoder"
+        return f"{rate:.0f} videos/h, {self.clips} clips, {100 * self.waited() / spent:.0f} % waiting for the decoder"
 
 
 class _Assembly:
-    """Clips that wait for a batch to be full, and videos that wait for their last feature."""
+    """Clips that wait for a pass to be full, passes under way, and videos that wait for their last feature."""
 
-    def __init__(
-        self, store: FeatureStore, encoder: Any, spec: ClipSpec, device: torch.device, work: Work, resize_on: str
-    ):
-        self.store, self.encoder, self.spec, self.device, self.work = store, encoder, spec, device, work
-        self.resize_on = resize_on
+    def __init__(self, store: FeatureStore, lanes: Lanes, spec: ClipSpec, device: torch.device, resize_on: str):
+        self.store, self.lanes, self.spec, self.device, self.resize_on = store, lanes, spec, device, resize_on
         self.written = 0
         self._waiting: list[tuple[Path, Tensor]] = []
+        self._passes: deque[tuple[list[Path], Future[Tensor]]] = deque()
         self._rows: dict[Path, list[Tensor]] = {}
         self._grids: dict[Path, Grid] = {}
 
     def take(self, piece: _Piece) -> None:
-        """Adds a piece; encodes and stores when there is enough."""
+        """Adds a piece; starts a pass when there is enough, and stores what earlier ones have completed."""
         if piece.grid is not None:
             self._rows[piece.path], self._grids[piece.path] = [], piece.grid
         if piece.clip is not None:
             clip = shrink(piece.clip, self.spec, self.device) if self.resize_on == "device" else piece.clip
             self._waiting.append((piece.path, clip))
-        if len(self._waiting) == self.work.batch:
-            self.flush()
+        if len(self._waiting) == self.lanes.size:
+            self._start()
 
     def drop(self, path: Path) -> None:
         """Forgets a video that turned out to be damaged."""
@@ -193,16 +189,27 @@ class _Assembly:
         self._waiting = [(other, clip) for other, clip in self._waiting if other != path]
 
     def flush(self) -> None:
-        """Encodes what waits, and stores the videos that are complete."""
-        if not self._waiting:
-            return
+        """Encodes what waits, and stores everything."""
+        if self._waiting:
+            self._start()
+        while self._passes:
+            self._finish()
+
+    def _start(self) -> None:
         clips = torch.stack([clip for _, clip in self._waiting])
-        values = encode(self.encoder, clips, self.spec, self.device, self.work.batch, self.work.precision)
-        for (path, _), row in zip(self._waiting, values, strict=True):
-            self._rows[path].append(row)
+        self._passes.append(([path for path, _ in self._waiting], self.lanes.submit(clips)))
         self._waiting.clear()
-        for path in [path for path, rows in self._rows.items() if len(rows) == len(self._grids[path].frames)]:
-            self._store(path, self._grids.pop(path), torch.stack(self._rows.pop(path)))
+        while len(self._passes) > 2 * self.lanes.count:  # one under way and one ready for each lane
+            self._finish()
+
+    def _finish(self) -> None:
+        paths, values = self._passes.popleft()
+        for path, row in zip(paths, values.result(), strict=True):
+            if path in self._rows:
+                self._rows[path].append(row)
+        for path in [path for path in dict.fromkeys(paths) if path in self._rows]:
+            if len(self._rows[path]) == len(self._grids[path].frames):
+                self._store(path, self._grids.pop(path), torch.stack(self._rows.pop(path)))
 
     def _store(self, path: Path, grid: Grid, values: Tensor) -> None:
         if not values.isfinite().all():

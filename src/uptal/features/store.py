@@ -164,18 +164,23 @@ class FeatureStore:
             "duration": repr(features.duration),
             "encoder_digest": self.encoder_digest,
         }
+        values = features.values.contiguous()
         with atomic_write(self.file(features.id), "wb") as out:
-            out.write(_in_order(save({"features": features.values.contiguous()}, metadata=facts)))
+            out.write(_header(values, facts))
+            out.write(values.numpy().data)
 
 
-def _in_order(file: bytes) -> bytes:
-    """A safetensors file with its metadata sorted; the library writes them in the order of a hash table."""
-    end = 8 + int.from_bytes(file[:8], "little")
-    header = json.loads(file[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
+def _header(values: Float[Tensor, "N D"], facts: Mapping[str, str]) -> bytes:
+    """What a safetensors file of these values begins with, the metadata sorted.
+
+    The library itself writes them in the order of a hash table, and copies the values twice.
+    """
+    empty = save({"features": values[:0]})
+    header = json.loads(empty[8 : 8 + int.from_bytes(empty[:8], "little")])
+    header["features"] |= {"shape": list(values.shape), "data_offsets": [0, values.nbytes]}
+    text = json.dumps({"__metadata__": dict(sorted(facts.items()))} | header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-    return len(text).to_bytes(8, "little") + text + file[end:]
+    return len(text).to_bytes(8, "little") + text
 
 
 def resample(features: Features, steps: int) -> Float[Tensor, "D steps"]:

@@ -44,7 +44,7 @@ class ExtractConfig:
     compile: bool = False
     """Compile the encoder first."""
     batch: int = 32
-    """Clips a forward pass."""
+    """Clips that the encoder works on at once; on a CPU in passes of eight, side by side."""
     threads: int | None = None
     """Videos decoded at once. None: one for each core of this process, 2 to 16."""
     max_bad: float = 0.01
