@@ -1,11 +1,15 @@
 """Video grounding: does LGI use the video (margin), and where does its time go (speed)?
 
-    python benchmarks/grounding.py margin [--out FILE]    three seeds on sentences of the built-in corpus
-    python benchmarks/grounding.py speed [--out FILE]     real widths on 2,000 made-up queries
+    python benchmarks/grounding.py margin [--out FILE]            three seeds on sentences of the built-in corpus
+    python benchmarks/grounding.py margin --encoder tac           the same with features that an encoder sees
+    python benchmarks/grounding.py margin --text FOLDER           the same with words of a sentence encoder
+    python benchmarks/grounding.py speed [--out FILE]             real widths on 2,000 made-up queries
 
 `margin`: the same small LGI with the videos' own features, and with those of other videos, which leave it nothing but
-the sentence and where intervals usually lie. The features here are told, not seen: one-hot class of each clip under
-Gaussian noise. So the numbers say whether the head can ground, not how good an encoder is.
+the sentence and where intervals usually lie. By default the features are told, not seen: one-hot class of each clip
+under Gaussian noise. So the numbers say whether the head can ground, not how good an encoder is. With `--encoder` the
+corpus is drawn, as easy to see as the demo's, and features come from the demo's encoder of that name (tac: trained with
+labels on trimmed videos; random: not trained), one encoder for all seeds of the head. That takes minutes.
 
 `speed`: CPU seconds of whole training steps and of whole evaluation, each beside the same batches' convolutions or
 forward pass alone, in turns in one run.
@@ -27,6 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from uptal.annotations import read_labels
 from uptal.features import Features, FeatureStore
 from uptal.files import atomic_write
 from uptal.localizers.lgi import LGI
@@ -34,10 +39,14 @@ from uptal.localizers.lgi_task import GroundingData, GroundingTask, QueryBatcher
 from uptal.localizers.queries import Vocabulary
 from uptal.localizers.text import VocabularyText
 from uptal.recipes import lgi as recipes
+from uptal.recipes.demo import demo_corpus
+from uptal.recipes.demo_page import METHODS
+from uptal.recipes.extracting import ExtractConfig, extract_folder
 from uptal.recipes.grounding import train_grounder
 from uptal.recipes.questions import answer
+from uptal.recipes.running import pretrain
 from uptal.run import environment
-from uptal.synthetic import CorpusConfig, annotate
+from uptal.synthetic import CorpusConfig, annotate, synthesize
 from uptal.synthetic.sentences import write_queries
 from uptal.types import Query, Timebase
 
@@ -51,18 +60,27 @@ CORPUS = CorpusConfig(
     seed=77,
 )
 INTERVAL = 8
+SCREENPLAY = (
+    "num_untrimmed", "num_classes", "classes_per_video", "untrimmed_frames", "instance_frames", "seed",
+)  # fmt: skip
+"""What decides sentences; the rest of a corpus is how it looks."""
+NOBODY = {"encoder_digest": "told", "interval": INTERVAL, "decoder": "none", "preprocessing": {"frames": 8}}
+"""A store that no encoder has made."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["margin", "speed"])
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    parser.add_argument("--encoder", choices=["tac", "random"], help="margin: features of the demo's encoder")
+    parser.add_argument("--text", type=Path, help="margin: folder of a sentence encoder (extra `text`)")
+    parser.add_argument("--work", type=Path, help="margin: where corpus, features and runs stay; default: nowhere")
     parser.add_argument("--queries", type=int, default=2000, help="speed: queries that the epoch is made of")
     parser.add_argument("--steps", type=int, default=2, help="speed: steps that are measured")
     parser.add_argument("--batch", type=int, default=100, help="speed: queries a step")
     parsed = parser.parse_args()
     torch.set_num_threads(1)
-    record = margin() if parsed.what == "margin" else speed(parsed.queries, parsed.steps, parsed.batch)
+    record = margin(parsed) if parsed.what == "margin" else speed(parsed.queries, parsed.steps, parsed.batch)
     record["environment"] = environment()
     print(json.dumps(record, indent=1))
     if parsed.out:
@@ -70,20 +88,20 @@ def main() -> None:
             json.dump(record, file, indent=1)
 
 
-def margin() -> dict[str, Any]:
+def margin(options: argparse.Namespace) -> dict[str, Any]:
     """R@1 and mIoU on validation sentences with own and with shuffled features."""
     rows: dict[str, list[dict[str, float]]] = {"own features": [], "features of another video": []}
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = options.work or Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
         write_queries(place / "queries.csv", CORPUS)
         lines = (place / "queries.csv").read_text("utf-8").splitlines(keepends=True)
         (place / "test.csv").write_text("".join([lines[0], *(x for x in lines if x.endswith("validation\n"))]), "utf-8")
-        told(place / "own", np.arange(CORPUS.num_untrimmed))
-        told(place / "other", np.roll(np.arange(CORPUS.num_untrimmed), 17))
+        about = seen(place, options.encoder) if options.encoder else told(place)
         for seed in SEEDS:
             for name, store in zip(rows, ("own", "other"), strict=True):
                 run = place / f"{store}{seed}"
-                cfg = settings(seed)
+                cfg = settings(seed, options.text)
                 train_grounder(cfg, place / store, place / "queries.csv", run, test=place / "test.csv")
                 scores = json.loads((run / "selection.json").read_text("utf-8"))["test"]
                 picked = {"mIoU": scores["selected"]["mIoU"], "last mIoU": scores["last"]["mIoU"]}
@@ -97,7 +115,8 @@ def margin() -> dict[str, Any]:
     }
     gaps = [a["R@1, 0.5"] - b["R@1, 0.5"] for a, b in zip(*rows.values(), strict=True)]
     return {
-        "features": "told: one-hot class of each clip plus noise of standard deviation 0.4",
+        "features": about,
+        "words": "scratch" if options.text is None else f"sentence encoder {options.text.resolve().parent.name}",
         "queries": len(lines) - 1,
         "runs": rows,
         "means": means,
@@ -106,27 +125,52 @@ def margin() -> dict[str, Any]:
     }
 
 
-def settings(seed: int) -> recipes.LGISettings:
+def settings(seed: int, text: Path | None) -> recipes.LGISettings:
     """The small recipe with larger and fewer steps."""
     cfg = recipes.small()
-    return replace(cfg, seed=seed, optim=replace(cfg.optim, lr=2e-3, batch=40, lr_batch=40, epochs=25))
+    words = cfg.text if text is None else replace(cfg.text, kind="encoder", encoder=str(text))
+    optim = replace(cfg.optim, lr=2e-3, batch=40, lr_batch=40, epochs=25)
+    return replace(cfg, seed=seed, optim=optim, text=words)
 
 
-def told(path: Path, order: np.ndarray, noise: float = 0.4) -> FeatureStore:
-    """Features that tell the class of each clip; video i gets those of video `order[i]`."""
-    description = {
-        "encoder_digest": "told", "width": 16, "interval": INTERVAL, "decoder": "none", "preprocessing": {"frames": 8},
-    }  # fmt: skip
-    store, base = FeatureStore.create(path, description), Timebase(fps=float(CORPUS.fps), stride=8.0, window=8.0)
-    for index, source in enumerate(order):
-        video, shown = (annotate(CORPUS, "untrimmed", int(number)) for number in (index, source))
-        values = noise * np.random.default_rng([5, int(source)]).standard_normal((CORPUS.untrimmed_frames // 8, 16))
+def told(place: Path, noise: float = 0.4) -> str:
+    """Stores of features that tell the class of each clip, the videos' own and of others; returns what they are."""
+    store = FeatureStore.create(place / "own", {**NOBODY, "width": 16})
+    base = Timebase(fps=float(CORPUS.fps), stride=8.0, window=8.0)
+    for index in range(CORPUS.num_untrimmed):
+        video = annotate(CORPUS, "untrimmed", index)
+        values = noise * np.random.default_rng([5, index]).standard_normal((CORPUS.untrimmed_frames // 8, 16))
         for step in range(len(values)):
-            for segment in shown.segments:
+            for segment in video.segments:
                 if segment.start <= base.centre(step) < segment.end:
                     values[step, CORPUS.labels.index(str(segment.label))] += 1
         store.write(Features(video.id, torch.from_numpy(values).float(), base, video.duration))
-    return store
+    swap(store, place / "other")
+    return f"told: one-hot class of each clip plus noise of standard deviation {noise}"
+
+
+def seen(place: Path, key: str) -> str:
+    """The same with the features of one of the demo's encoders on the drawn corpus."""
+    method = next(method for method in METHODS if method.key == key)
+    corpus, run = place / "corpus", place / "encoder"
+    kept = {name: getattr(CORPUS, name) for name in SCREENPLAY}
+    synthesize(corpus, replace(demo_corpus(), **kept))
+    if (corpus / "queries.csv").read_bytes() != (place / "queries.csv").read_bytes():
+        raise SystemExit("The drawn corpus has other sentences than the one whose features are told.")
+    cfg = method.recipe()
+    labels = read_labels(corpus / "trimmed.csv") if cfg.method == "supervised" else None
+    pretrain(cfg, corpus / "trimmed", run, labels)
+    extract_folder(run, corpus / "untrimmed", place / "own", ExtractConfig(interval=INTERVAL, batch=64))
+    swap(FeatureStore(place / "own"), place / "other")
+    return f"seen: the demo's encoder {method.title}, seed 0, on the corpus drawn as the demo's is"
+
+
+def swap(store: FeatureStore, path: Path) -> None:
+    """A store in which every video has the features of another one."""
+    other, ids = FeatureStore.create(path, {**NOBODY, "width": store.width}), store.ids
+    for index, id in enumerate(ids):
+        shown = store.read(ids[index - 17])
+        other.write(replace(shown, id=id))
 
 
 def speed(num_queries: int, steps: int, batch: int) -> dict[str, Any]:
