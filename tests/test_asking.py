@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import videos
 from uptal.annotations import read_groundings
 from uptal.cli import main as uptal
 from uptal.clipspec import ClipSpec
@@ -73,6 +74,16 @@ def test_several_sentences_about_several_videos(place, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text("utf-8")
     assert page.count('class="card grounded"') == 4
     assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_a_video_of_one_clip_and_words_that_nobody_knows_have_an_answer(place, tmp_path, capsys):
+    videos.write(tmp_path / "short.mp4", frames=3)
+    words = ["ground", str(place / "run"), str(tmp_path / "short.mp4"), "--query", "käfer ## öffnet", "--out"]
+    assert uptal([*words, str(tmp_path / "found")]) == 0
+    assert "(unknown: käfer, öffnet)" in capsys.readouterr().out
+    (answer,) = read_groundings(tmp_path / "found" / "groundings.jsonl")
+    assert answer.sentence == "käfer ## öffnet"
+    assert np.isfinite(answer.found.segments).all() and len(answer.found.segments) >= 1
 
 
 def test_an_empty_query_is_refused_before_any_decoding(place, tmp_path, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from uptal.commands.bench.extract import main
 from uptal.recipes.measuring_extract import make_video, memory_over_a_long_video
 from uptal.video import probe
@@ -30,3 +32,11 @@ def test_the_made_video_is_what_the_claims_are_about(tmp_path):
 def test_memory_is_watched_over_the_whole_video(tmp_path: Path):
     found = memory_over_a_long_video(0.02, tmp_path)
     assert found["clips"] == 44 and found["growth_mb"] >= found["growth_second_half_mb"]
+
+
+@pytest.mark.slow
+def test_two_hours_of_video_do_not_grow_the_process(tmp_path: Path):
+    """V6, with 5 frames a second: what grows would grow with the clips."""
+    found = memory_over_a_long_video(2.0, tmp_path)
+    assert found["clips"] == 4500
+    assert found["growth_mb"] < 300 and found["growth_second_half_mb"] < 30

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from grounded import CORPUS, WIDTH, told_store
 from uptal.annotations import read_groundings, read_queries
@@ -244,6 +245,28 @@ class TestWords:
         assert text.shown("one two three four") == ("one", "two", "three")
         assert text.left_out("one two three four") == 1
 
+    def test_punctuation_is_no_word_for_a_language_model_either(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "transformers", fake_transformers())
+        with pytest.raises(AnnotationError, match=r"'\.\.\.' has no word"):
+            read_encoder(tmp_path, max_words=3).encode(["one", "..."])
+
+    def test_a_tokenizer_without_its_words_is_refused(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "transformers", fake_transformers(vocabulary=30522))
+        with pytest.raises(ConfigError, match="tokenizer knows 6 word pieces, the model 30522"):
+            read_encoder(tmp_path, 3)
+
+    def test_a_sentence_longer_than_the_language_model_takes_is_cut(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "transformers", fake_transformers(positions=8))
+        assert read_encoder(tmp_path, 3).tokenizer.model_max_length == 6
+
+    def test_damaged_weights_of_a_language_model_are_explained(self, monkeypatch, tmp_path):
+        (tmp_path / "model.safetensors").write_bytes(b"cut")
+        module = fake_transformers()
+        module.AutoModel.from_pretrained = lambda path, **_: load_file(Path(path) / "model.safetensors")
+        monkeypatch.setitem(sys.modules, "transformers", module)
+        with pytest.raises(ConfigError, match="holds no model that transformers can read"):
+            read_encoder(tmp_path, 3)
+
     def test_without_the_extra_the_message_says_what_to_install(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "transformers", None)
         with pytest.raises(ConfigError, match=r"uptal\[text\]"):
@@ -255,11 +278,17 @@ class TestWords:
             read_encoder("sentence-transformers/all-MiniLM-L6-v2", 3)
 
 
-def fake_transformers() -> types.ModuleType:
+def fake_transformers(vocabulary: int = 6, positions: int = 512) -> types.ModuleType:
     """A tokenizer that counts letters between marks 1 and 2, and a model that repeats the number."""
     module = types.ModuleType("transformers")
+    module.utils = types.SimpleNamespace(logging=types.SimpleNamespace(disable_progress_bar=lambda: None))  # type: ignore[attr-defined]
 
     class Tokenizer:
+        model_max_length = 10**30
+
+        def __len__(self):
+            return 6
+
         def __call__(self, sentences, **_):
             rows = [[1, *(len(word) for word in s.split()), 2] for s in sentences]
             most = max(map(len, rows))
@@ -271,7 +300,7 @@ def fake_transformers() -> types.ModuleType:
             return [{3: "one", 4: "four", 5: "three"}[i] if n != 1 else "two" for n, i in enumerate(ids)]
 
     class Model:
-        config = types.SimpleNamespace(hidden_size=4)
+        config = types.SimpleNamespace(hidden_size=4, vocab_size=vocabulary, max_position_embeddings=positions)
 
         def eval(self):
             return self

@@ -116,10 +116,23 @@ class TestTable:
         with pytest.raises(AnnotationError, match="the file has training, validation"):
             read_queries(path, "test")
 
-    def test_a_slip_is_named_with_line_and_column(self, tmp_path):
-        path = write(tmp_path, "video,start,end,sentence\na,1,2,he sits\nb,,2,he runs\n")
-        with pytest.raises(AnnotationError, match="line 3, column 'start'"):
+    @pytest.mark.parametrize(
+        ("row", "words"),
+        [
+            ("b,,2,he runs", "line 3, column 'start'"),
+            ("b,5,2,he runs", "line 3.*before its start"),
+            ("b,1,2, ?!", "line 3.*has no word"),
+            ("b,1,inf,he runs", "line 3, column 'end'"),
+        ],
+    )
+    def test_a_slip_is_named_with_its_line(self, tmp_path, row, words):
+        path = write(tmp_path, f"video,start,end,sentence\na,1,2,he sits\n{row}\n")
+        with pytest.raises(AnnotationError, match=words):
             read_queries(path)
+
+    def test_marks_and_signs_of_all_kinds_stay_in_the_sentence(self, tmp_path):
+        path = write(tmp_path, "video,start,end,sentence\na,1,2,er drückt ## zweimal — schnell\n")
+        assert read_queries(path)[0].sentence == "er drückt ## zweimal — schnell"
 
     def test_another_table_is_refused(self, tmp_path):
         with pytest.raises(AnnotationError, match="missing: sentence"):

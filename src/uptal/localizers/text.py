@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from uptal.errors import AnnotationError, ConfigError
@@ -118,7 +119,7 @@ class EncoderText:
             states = self.model(**given).last_hidden_state
             for row, places in enumerate(pieces, begin):
                 places = places[: self.max_words]
-                if not len(places):
+                if not len(places) or not tokens(sentences[row]):
                     raise AnnotationError(f"The query {sentences[row]!r} has no word; expected one as 'a man waves'.")
                 values[row, : len(places)] = states[row - begin, places].float()
                 known[row, : len(places)] = True
@@ -167,13 +168,23 @@ def read_encoder(folder: str | Path, max_words: int) -> EncoderText:
     if not Path(folder).is_dir():
         raise ConfigError(f"text.encoder {folder}: no such folder. Nothing is downloaded; put a model there first.")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
         model = transformers.AutoModel.from_pretrained(str(folder), use_safetensors=True, **local).eval()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split()[:40])
         raise ConfigError(
             f"text.encoder {folder}: holds no model that transformers can read ({reason}). Expected config.json, "
             "model.safetensors and the tokenizer's files."
         ) from error
+    if 2 * len(tokenizer) < model.config.vocab_size:
+        raise ConfigError(
+            f"text.encoder {folder}: the tokenizer knows {len(tokenizer)} word pieces, the model "
+            f"{model.config.vocab_size}. The tokenizer's files are missing or another model's; expected tokenizer.json "
+            "or vocab.txt beside model.safetensors."
+        )
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if tokenizer.model_max_length > positions:  # tokenizers that know no limit; some models begin at the third position
+        tokenizer.model_max_length = positions - 2
     return EncoderText(tokenizer, model, max_words, int(model.config.hidden_size))
