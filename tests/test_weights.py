@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,15 @@ from uptal import video
 from uptal.cli import main
 from uptal.encoders import Classes, load_encoder, save_encoder
 from uptal.encoders.converting import convert, recognise
+from uptal.encoders.foreign import read_foreign
 from uptal.encoders.i3d import I3D, I3DConfig
 from uptal.encoders.slim import Slim
+from uptal.encoders.weights import read_tensors
 from uptal.errors import CheckpointError, ConfigError
 from uptal.features import decode_clips, encode, lay_grid
 
+MUTATIONS = int(os.environ.get("UPTAL_MUTATIONS", "500"))
+"""How many damaged headers U2 tries; the full number is 10,000."""
 KINETICS = "i3d-kinetics400-weights"
 
 
@@ -200,6 +205,36 @@ def test_a_file_that_was_copied_half_is_refused(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=r"half.*cannot be read as weights .*bytes.*get it again"):
         convert(path, tmp_path / "out")
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("read", [read_tensors, read_foreign])
+def test_no_mutation_of_a_header_does_more_than_be_refused(tmp_path, read):
+    """U2: bytes of the header and of its length, anything for anything; whole words of JSON, too."""
+    file, rng = tmp_path / "weights.safetensors", np.random.default_rng(1)
+    save_file({f"layer{n}.weight": torch.full((n, 3), float(n)) for n in range(1, 5)}, file)
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    words = (b"9" * 12, b"-1", b"[]", b"{}", b"null", b'"F64"', b'"', b",", b"[" * 60)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for number in range(MUTATIONS):
+        spoilt = bytearray(whole)
+        if number % 2:
+            place = int(rng.integers(8, end))
+            spoilt[place : place + int(rng.integers(0, 4))] = words[int(rng.integers(len(words)))]
+            if number % 4 == 1:  # with a length that fits, so that the JSON itself is read
+                spoilt[:8] = (end - 8 + len(spoilt) - len(whole)).to_bytes(8, "little")
+        else:
+            for place in rng.integers(0, end, rng.integers(1, 6)):
+                spoilt[place] = rng.integers(0, 256)
+        file.write_bytes(spoilt)
+        try:
+            read(file)
+        except CheckpointError:
+            refused += 1
+    assert MUTATIONS // 2 < refused < MUTATIONS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kB
 
 
 def test_weights_of_a_network_that_we_do_not_have_are_refused(tmp_path):
