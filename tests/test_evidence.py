@@ -23,7 +23,7 @@ from uptal.evidence.scores import NAMES
 from uptal.evidence.study import Study, budgets, run_study
 from uptal.evidence.summary import collect, compared, mean_sd
 from uptal.synthetic import render_video
-from uptal.synthetic.frozen import CORPORA
+from uptal.synthetic.frozen import CORPORA, DIGESTS
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,19 @@ def test_results_of_other_settings_have_other_files(smoke, tmp_path):
     assert len(paths) == 4
     with pytest.raises(ConfigError, match=r"head\.ft_last_relu"):
         method("pal", known, {"head.last_relu": False} | {"ft_last_relu": False})
+
+
+def test_committed_results_still_belong_to_todays_settings():
+    folder = Path(__file__).parents[1] / "benchmarks" / "results" / "onset"
+    places = {name: corpus(name) for name in DIGESTS}
+    mine = [file for file in read_runs(folder) if file.config["corpus"] in places]
+    mine = [file for file in mine if file.config["corpus_digest"] == places[file.config["corpus"]].digest]
+    for file in mine:
+        where = places[file.config["corpus"]]
+        row = rows(where).get(file.config["method"])  # None for rows with other settings
+        if row is not None:
+            assert open_run(folder, Study(where, row, file.config["seed"]).settings()).path == file.path
+    assert len(mine) >= 7
 
 
 def test_results_of_an_earlier_corpus_are_left_out(smoke, tmp_path):

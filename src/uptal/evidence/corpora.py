@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from uptal.errors import ConfigError
 from uptal.evidence.films import Split
 from uptal.evidence.methods import Method
 from uptal.synthetic import CorpusConfig
+from uptal.synthetic.corpus import config_digest
 from uptal.synthetic.frozen import CORPORA, DIGESTS, frames_digest
+
+
+@runtime_checkable
+class Place(Protocol):
+    """Where methods are compared: a built-in corpus (below) or a folder (`folders`)."""
+
+    @property
+    def name(self) -> str:
+        """In results and files."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A name for the frames."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """Which videos are for what."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Videos a step of PAL."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Learning rate."""
+        ...
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it can no longer change, so that anything may be run on it."""
+        ...
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus with its parts, and the batch (of PAL) and learning rate that suit its size."""
+    """A built-in corpus with its parts, and the batch (of PAL) and learning rate that suit its size."""
 
     name: str
     config: CorpusConfig
@@ -21,6 +63,16 @@ class Corpus:
     batch: int = 32
     lr: float = 1e-3
     frozen: bool = True
+
+    @property
+    def digest(self) -> str:
+        """A name for the frames."""
+        return config_digest(self.config)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures."""
+        return self.config.shape[0]
 
 
 SMOKE = CorpusConfig(
@@ -55,7 +107,7 @@ def corpus(name: str) -> Corpus:
     return Corpus(name, replace(config, num_trimmed=1140, num_untrimmed=240), split, frozen=name in DIGESTS)
 
 
-def allow(row: Method, where: Corpus) -> None:
+def allow(row: Method, where: Place) -> None:
     """Lets a method run on a corpus.
 
     Raises:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from uptal.files import atomic_write
 from uptal.progress import Progress
 from uptal.synthetic import CorpusConfig, Kind, annotate, render_video
 from uptal.synthetic.corpus import config_digest
-from uptal.types import Video
+from uptal.synthetic.sentences import video_queries
+from uptal.types import Query, Video
 from uptal.video import VideoInfo
 
 
@@ -43,14 +45,73 @@ class Split:
     """Untrimmed videos on which they are scored."""
 
 
+@runtime_checkable
+class Material(Protocol):
+    """Videos in memory with all that is known of them: those of a built-in corpus below, or a folder's (`folders`)."""
+
+    @property
+    def split(self) -> Split:
+        """Which videos are for what."""
+        ...
+
+    @property
+    def trimmed(self) -> Tensor | list[Tensor]:
+        """Frames of every trimmed video, uint8 (F, 3, H, W)."""
+        ...
+
+    @property
+    def untrimmed(self) -> Tensor | list[Tensor]:
+        """Frames of every untrimmed video."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of all videos."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        ...
+
+    @property
+    def labels(self) -> Int[np.ndarray, " V"]:
+        """Class of every trimmed video."""
+        ...
+
+    @property
+    def videos(self) -> list[Video]:
+        """What happens in every untrimmed video."""
+        ...
+
+    @property
+    def queries(self) -> list[Query]:
+        """Sentences about the untrimmed videos, with the times at which they are true."""
+        ...
+
+    def paths(self) -> list[Path]:
+        """Names of the videos to pre-train on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Films:
-    """All videos of a corpus."""
+    """All videos of a built-in corpus."""
 
     config: CorpusConfig
     split: Split
     trimmed: UInt8[Tensor, "V F 3 H W"]
     untrimmed: UInt8[Tensor, "U G 3 H W"]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of all videos."""
+        return float(self.config.fps)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(self.config.labels)
 
     @property
     def labels(self) -> Int[np.ndarray, " V"]:
@@ -63,6 +124,11 @@ class Films:
     def videos(self) -> list[Video]:
         """What happens in every untrimmed video."""
         return [annotate(self.config, "untrimmed", index) for index in range(len(self.untrimmed))]
+
+    @property
+    def queries(self) -> list[Query]:
+        """Sentences about the untrimmed videos, with the times at which they are true."""
+        return [query for index in range(len(self.untrimmed)) for query in video_queries(self.config, index)]
 
     def paths(self) -> list[Path]:
         """Names of the videos to pre-train on."""

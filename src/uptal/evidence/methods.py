@@ -21,7 +21,7 @@ CLIPS = 8
 EXTRACTION_STRIDE = 2
 """Stride of the clips of which features are made; methods that vary no stride train at it."""
 
-Kind = Literal["trained", "random", "frame_difference"]
+Kind = Literal["trained", "random", "frame_difference", "luminance"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,19 @@ class Method:
     """Budget beyond which it is not trained; None for no end."""
     calibrates: bool = False
     """Whether it may be run on a corpus that is not frozen."""
+    equal: Literal["clips", "videos"] = "clips"
+    """What it has seen as much of as PAL has at the same budget."""
 
     def clips_of(self, videos: int) -> int:
         """Clips of one view that the trained encoder has seen after so many videos."""
         return 0 if self.config is None else videos * self.config.data.timeline.clips
 
     def steps_for(self, budget: int) -> int:
-        """Steps after which as many clips are encoded as in so many region pairs; 0 where nothing is trained."""
+        """Steps after which as many clips (or videos) are seen as in so many region pairs; 0 if untrained."""
         if self.config is None or self.kind != "trained":
             return 0
+        if self.equal == "videos":
+            return round(budget / self.config.optim.batch)
         return round(budget * CLIPS / (self.config.optim.batch * self.config.data.timeline.clips))
 
 
@@ -69,10 +73,10 @@ def tiny(cfg: PretrainConfig, size: int, batch: int, lr: float) -> PretrainConfi
 def methods(size: int, batch: int = 32, lr: float = 1e-3) -> dict[str, Method]:
     """Every row by name, for pictures of `size` pixels `batch` region pairs a step and a rate of `lr`."""
     pal, dense = tiny(paper(), size, batch, lr), tiny(t3_2(), size, batch, lr)
-    clip = _more_videos(tiny(t3_0(), size, batch, lr))
+    clip = more_videos(tiny(t3_0(), size, batch, lr))
     fixed = with_region(clip, min_stride=EXTRACTION_STRIDE, max_stride=EXTRACTION_STRIDE)
     varied = with_region(clip, min_stride=1, max_stride=4)
-    labelled = _more_videos(tiny(tac(), size, batch, lr), times=2)
+    labelled = more_videos(tiny(tac(), size, batch, lr), times=2)
     labelled = with_region(labelled, min_stride=EXTRACTION_STRIDE, max_stride=EXTRACTION_STRIDE)
     same = replace(pal, paste=PasteConfig(source="same"))
     rows = (
@@ -121,7 +125,7 @@ def _with(row: Method, changes: dict[str, Any]) -> PretrainConfig:
     return from_plain(PretrainConfig, tree)
 
 
-def _more_videos(cfg: PretrainConfig, times: int = CLIPS) -> PretrainConfig:
+def more_videos(cfg: PretrainConfig, times: int = CLIPS) -> PretrainConfig:
     """`times` as many videos in a batch; the queue holds as many batches, and the warm-up as many steps, as before."""
     contrast = replace(cfg.contrast, queue=times * cfg.contrast.queue)
     optim = replace(cfg.optim, batch=times * cfg.optim.batch, warmup_epochs=times * cfg.optim.warmup_epochs)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from uptal.clips import extraction_frames
 from uptal.clipspec import ClipSpec
-from uptal.evidence.films import Films
+from uptal.evidence.films import Films, Material
 from uptal.evidence.probes import average_precision, knn_accuracy, probe, proposal_auc
 from uptal.features.encoding import encode
 from uptal.features.grid import crop
@@ -61,11 +61,11 @@ def encoded(encoder: nn.Module, films: Films, spec: ClipSpec) -> Features:
     The encoder itself is left as it is.
     """
     encoder = recalibrated(encoder, films, spec)
-    return Features(*(_encode(encoder, frames, spec) for frames in (films.trimmed, films.untrimmed)))
+    return Features(*(np.stack(encode_videos(encoder, frames, spec)) for frames in (films.trimmed, films.untrimmed)))
 
 
 @torch.no_grad()
-def recalibrated(encoder: nn.Module, films: Films, spec: ClipSpec) -> nn.Module:
+def recalibrated(encoder: nn.Module, films: Material, spec: ClipSpec) -> nn.Module:
     """A copy in evaluation mode with running statistics from every fourth video."""
     encoder = copy.deepcopy(encoder).train()
     for module in encoder.modules():
@@ -73,35 +73,53 @@ def recalibrated(encoder: nn.Module, films: Films, spec: ClipSpec) -> nn.Module:
             module.reset_running_stats()
             module.momentum = None
     for frames in (films.trimmed[::4], films.untrimmed[::4]):
-        _encode(encoder, frames, spec)
+        encode_videos(encoder, frames, spec)
     return encoder.eval()
 
 
-def _encode(encoder: Any, frames: UInt8[Tensor, "V F 3 H W"], spec: ClipSpec) -> Float[np.ndarray, "V N D"]:
-    table = torch.from_numpy(clips_of(frames.shape[1], spec))
-    many = max(1, 256 // len(table))
-    found = []
-    for some in frames.split(many):
+def encode_videos(
+    encoder: Any, videos: UInt8[Tensor, "V F 3 H W"] | list[Tensor], spec: ClipSpec
+) -> list[Float[np.ndarray, "N D"]]:
+    """Features (or whatever else the network gives) of the clips of every video."""
+    device = next(encoder.parameters()).device
+    blocks = [video[None] for video in videos] if isinstance(videos, list) else _blocks(videos, spec)
+    found: list[np.ndarray] = []
+    for some in blocks:
+        table = torch.from_numpy(clips_of(some.shape[1], spec))
         clips = crop(some[:, table].flatten(0, 1), spec.size)
-        found.append(encode(encoder, clips, spec, torch.device("cpu"), precision="fp32").unflatten(0, (len(some), -1)))
-    return torch.cat(found).numpy()
+        found.extend(encode(encoder, clips, spec, device, precision="fp32").unflatten(0, (len(some), -1)).numpy())
+    return found
+
+
+def _blocks(videos: UInt8[Tensor, "V F 3 H W"], spec: ClipSpec) -> tuple[Tensor, ...]:
+    return videos.split(max(1, 256 // len(clips_of(videos.shape[1], spec))))
 
 
 def frame_difference(films: Films, spec: ClipSpec) -> Features:
     """The control: mean change of brightness from frame to frame in each field of a 3 x 3 grid, nine numbers a clip."""
-    return Features(*(_changes(frames, spec) for frames in (films.trimmed, films.untrimmed)))
+    return Features(*(np.stack(changes(frames, spec)) for frames in (films.trimmed, films.untrimmed)))
 
 
-def _changes(videos: UInt8[Tensor, "V F 3 H W"], spec: ClipSpec) -> Float[np.ndarray, "V N 9"]:
-    first, length = clips_of(videos.shape[1], spec)[:, 0], spec.frames * spec.stride
-    found = []
-    for frames in videos:
-        grey = frames.numpy().astype(np.float32).mean(axis=1)
-        change = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
-        rows = [part.mean(axis=1) for part in np.array_split(change, 3, axis=1)]
-        fields = np.stack([part.mean(axis=1) for row in rows for part in np.array_split(row, 3, axis=1)], axis=1)
-        found.append(np.stack([fields[begin : begin + length].mean(axis=0) for begin in first]))
-    return np.stack(found)
+def changes(videos: UInt8[Tensor, "V F 3 H W"] | list[Tensor], spec: ClipSpec) -> list[Float[np.ndarray, "N 9"]]:
+    """Mean change of brightness from frame to frame in nine fields, for the clips of every video."""
+    return [_fields(np.abs(np.diff(grey, axis=0, append=grey[-1:])), spec) for grey in map(_grey, videos)]
+
+
+def luminance(videos: UInt8[Tensor, "V F 3 H W"] | list[Tensor], spec: ClipSpec) -> list[Float[np.ndarray, "N 9"]]:
+    """Mean brightness of nine fields, for the clips of every video; another control."""
+    return [_fields(_grey(video), spec) for video in videos]
+
+
+def _grey(video: UInt8[Tensor, "F 3 H W"]) -> Float[np.ndarray, "F H W"]:
+    return video.numpy().astype(np.float32).mean(axis=1)
+
+
+def _fields(pictures: Float[np.ndarray, "F H W"], spec: ClipSpec) -> Float[np.ndarray, "N 9"]:
+    """Means of the fields of a 3 x 3 grid over the frames that each clip spans."""
+    first, length = clips_of(len(pictures), spec)[:, 0], spec.frames * spec.stride
+    rows = [part.mean(axis=1) for part in np.array_split(pictures, 3, axis=1)]
+    fields = np.stack([part.mean(axis=1) for row in rows for part in np.array_split(row, 3, axis=1)], axis=1)
+    return np.stack([fields[begin : begin + length].mean(axis=0) for begin in first])
 
 
 def score(features: Features, films: Films, spec: ClipSpec, seeds: Sequence[int] = SEEDS) -> dict[str, float]:
@@ -111,11 +129,15 @@ def score(features: Features, films: Films, spec: ClipSpec, seeds: Sequence[int]
 
 def _classes(trimmed: Float[np.ndarray, "V N D"], films: Films) -> dict[str, float]:
     """Classes of the test videos from the others' labels."""
+    return told(trimmed.mean(axis=1), films)
+
+
+def told(means: Float[np.ndarray, "V D"], films: Material) -> dict[str, float]:
+    """How many of the test videos' classes are told from the others' labels, by means of their clips; percent."""
     cut, labels = films.split.trimmed, films.labels
-    means = trimmed.mean(axis=1)
     knn = knn_accuracy(means[:cut], labels[:cut], means[cut:], labels[cut:])
     values, target = torch.from_numpy(means).float(), torch.from_numpy(labels)
-    classifier = SegmentClassifier(values.shape[1], films.config.labels)
+    classifier = SegmentClassifier(values.shape[1], films.classes)
     classifier.learn(values[:cut], target[:cut])
     with torch.no_grad():
         found = classifier(values[cut:]).argmax(1)

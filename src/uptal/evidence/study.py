@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from uptal.distributed import world
-from uptal.evidence.corpora import Corpus
-from uptal.evidence.films import Films, InMemory
+from uptal.evidence.corpora import Place
+from uptal.evidence.films import Films, InMemory, Material
 from uptal.evidence.methods import Method
 from uptal.evidence.results import RunFile, digest, open_run
 from uptal.evidence.scores import INTERVAL, SEEDS, encoded, frame_difference, score
@@ -26,8 +26,7 @@ from uptal.pretext.supervised import Supervised
 from uptal.recipes.pretrain import PretrainConfig, with_optim
 from uptal.recipes.running import new_task
 from uptal.run import RunFolder, environment, plain
-from uptal.synthetic.corpus import config_digest
-from uptal.train import fit
+from uptal.train import choose_device, fit
 
 FORMAT = 1
 """Raised whenever equal settings would give other numbers than before."""
@@ -58,7 +57,7 @@ def budgets(most: int) -> list[int]:
 class Study:
     """One run: a method with a seed on a corpus."""
 
-    where: Corpus
+    where: Place
     row: Method
     seed: int
 
@@ -80,7 +79,7 @@ class Study:
         return {
             "format": FORMAT,
             "corpus": self.where.name,
-            "corpus_digest": config_digest(self.where.config),
+            "corpus_digest": self.where.digest,
             "split": plain(self.where.split),
             "method": self.row.name,
             "seed": self.seed,
@@ -114,7 +113,7 @@ def run_study(
     assert config is not None
     folder = RunFolder(work / f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(settings)}")
     with folder.locked():
-        trainer = _Trainer(config, films, folder)
+        trainer = Trainer(config, films, folder)
         for budget in wanted:
             if file.has(budget) or (study.row.most is not None and budget > study.row.most):
                 continue
@@ -128,18 +127,18 @@ def run_study(
     return file, True
 
 
-class _Trainer:
+class Trainer:
     """A task that is trained piece by piece."""
 
-    def __init__(self, config: PretrainConfig, films: Films, folder: RunFolder):
+    def __init__(self, config: PretrainConfig, films: Material, folder: RunFolder):
         paths = films.paths()
         names = {path.stem: int(label) for path, label in zip(paths, films.labels, strict=False)}
         labels: Mapping[str, int] | None = names if config.method == "supervised" else None
-        classes = None if labels is None else dict(zip(films.config.labels, range(999), strict=False))
-        source = InMemory({path.stem: film for path, film in zip(paths, films.trimmed, strict=False)}, films.config.fps)
+        classes = None if labels is None else {name: number for number, name in enumerate(films.classes)}
+        source = InMemory({path.stem: film for path, film in zip(paths, films.trimmed, strict=False)}, films.fps)
         paste = config.paste if config.method == "pal" else replace(config.paste, source="none")
-        self.config, self.folder = config, folder
-        self.task: PAL | Supervised = new_task(config, torch.device("cpu"), world(), classes)
+        self.config, self.folder, self.device = config, folder, choose_device(config.device)
+        self.task: PAL | Supervised = new_task(config, self.device, world(), classes)
         self.loader = Loader(
             paths, config.data, paste, config.aug, batch=config.optim.batch, seed=config.seed, world=world(),
             labels=labels, decoded=source,
@@ -152,7 +151,7 @@ class _Trainer:
             if until is not None and time.monotonic() >= until:
                 return False
             optim = with_optim(self.config, max_steps=min(target, (self.steps // PIECE + 1) * PIECE)).optim
-            outcome = fit(self.task, self.loader, optim, self.folder, device=torch.device("cpu"), world=world())
+            outcome = fit(self.task, self.loader, optim, self.folder, device=self.device, world=world())
             self.steps, self.seconds = outcome.steps, outcome.seconds
             if not outcome.finished:
                 return False

@@ -7,20 +7,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from uptal.evidence.corpora import Corpus
+from uptal.evidence.corpora import Place
 from uptal.evidence.results import RunFile, read_runs
 from uptal.evidence.scores import NAMES
-from uptal.synthetic.corpus import config_digest
 
 Points = dict[tuple[str, int], dict[int, dict[str, float]]]
 """Scores by (method, budget) and seed."""
 
 
-def collect(files: Sequence[RunFile], where: Corpus) -> Points:
+def collect(files: Sequence[RunFile], where: Place) -> Points:
     """The scores of a corpus as it is now; results of an earlier state of it are left out."""
     found: Points = defaultdict(dict)
     for file in files:
-        if file.config["corpus_digest"] == config_digest(where.config):
+        if file.config["corpus_digest"] == where.digest:
             for point in file.points:
                 found[file.config["method"], point["budget"]][file.config["seed"]] = point["scores"]
     return dict(found)
@@ -58,7 +57,7 @@ def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     return f"{mean:+.1f} ({len(both)} seeds)" if abs(mean) > 2 * error else f"tie ({len(both)} seeds)"
 
 
-def print_summary(folder: Path, where: Corpus) -> None:
+def print_summary(folder: Path, where: Place) -> None:
     """All numbers of a corpus, a line for each method and budget."""
     points = collect(read_runs(folder), where)
     state = "" if where.frozen else ", not frozen: numbers may not be quoted"
