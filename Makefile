@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 OUT ?= demo
 TEST_PROCESSES ?= 4
+SOAK_S ?= 1800
 
-.PHONY: demo test test-slow check bench format clean
+.PHONY: demo test test-slow soak check bench format clean
 
 demo: $(VENV)/.run
 	$(BIN)/uptal demo --out $(OUT)
@@ -15,6 +16,11 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.dev
+	UPTAL_FUZZ=5000 UPTAL_KILLS=20 UPTAL_SAVES=100 $(BIN)/python -m pytest -q \
+	  tests/test_checkpoint.py tests/test_train.py tests/test_processes.py tests/test_annotations.py tests/test_video_damage.py
+	$(BIN)/python tests/soak.py --seconds $(SOAK_S) --json soak.json
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from uptal.errors import CheckpointError
 from uptal.files import digest
 from workshop import forked, wait_for
 
-KILLS = 25
+KILLS = int(os.environ.get("UPTAL_SAVES", "25"))
 
 
 def content(step: int, numbers: int = 50_000) -> tuple[dict, dict]:

@@ -67,12 +67,6 @@ def test_all_methods_encode_equally_many_clips():
             assert row.clips_of(row.steps_for(8000) * row.config.optim.batch) == 8000 * CLIPS
 
 
-def test_a_symmetric_loss_encodes_as_many_clips_in_half_the_steps():
-    row = method("pal", methods(32), {"contrast.symmetric": True})
-    assert row.config is not None and row.steps_for(8000) == methods(32)["pal"].steps_for(8000) // 2
-    assert row.clips_of(row.steps_for(8000) * row.config.optim.batch) == 8000 * CLIPS
-
-
 def test_queues_hold_equally_many_batches():
     depths = {row.config.contrast.queue / row.config.optim.batch for row in methods(32).values() if row.config}
     assert depths == {4}

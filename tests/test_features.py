@@ -102,7 +102,7 @@ class TestExtraction:
         try:
             with Lanes(encoder, SPEC, CPU, batch=16) as lanes:
                 clips = torch.zeros(8, 4, 3, 20, 20, dtype=torch.uint8)
-                good, bad = lanes.submit(list(clips[:3])), lanes.submit(list(clips + 255))
+                good, bad = lanes.submit(clips[:3]), lanes.submit(clips + 255)
                 assert (lanes.size, lanes.count, good.result().shape) == (8, 2, (3, 3))
                 with pytest.raises(ArithmeticError, match="spoilt"):
                     bad.result()

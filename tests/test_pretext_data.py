@@ -89,43 +89,6 @@ def test_each_distinct_frame_is_carried_once(folder):
         assert torch.equal(used, torch.arange(len(batch.frames)))
 
 
-def test_own_backgrounds_come_from_the_video_itself(folder):
-    for batch in loader(folder, paste=PasteConfig(source="own")).batches(0):
-        assert batch.lender is not None and batch.lender.tolist() == [[0, 1, 2]] * 2
-    one = next(loader(folder, batch=1, paste=PasteConfig(source="own")).batches(0))  # no other video is needed
-    assert one.names and torch.equal(one.clips >= 0, torch.ones_like(one.clips, dtype=torch.bool))
-
-
-def lent(folder: Path, epoch: int, ramp: float) -> float:
-    """Share of the samples of an epoch that have another video as background, the same samples in both views."""
-    batches = [batch.lender for batch in loader(folder, batch=9, paste=PasteConfig(ramp=ramp)).batches(epoch)]
-    away = torch.cat([lender != torch.arange(9) for lender in batches if lender is not None], 1)
-    assert torch.equal(away[0], away[1])
-    return float(away.float().mean())
-
-
-def test_pasting_begins_with_ones_own_video_and_ends_with_others(folder):
-    shares = [np.mean([lent(folder, epoch, 40.0) for epoch in range(first, first + 4)]) for first in (0, 18, 40)]
-    assert shares[0] < 0.4 < shares[1] < 0.9 and shares[2] == 1
-    assert lent(folder, 0, 0.0) == 1
-
-
-def test_a_ramp_changes_who_lends_and_nothing_else(folder):
-    plain, ramp = (next(loader(folder, paste=PasteConfig(ramp=value)).batches(0)) for value in (0.0, 10.0))
-    assert all(
-        torch.equal(getattr(plain, name), getattr(ramp, name)) for name in ("frames", "clips", "region", "blend")
-    )
-
-
-def test_a_frozen_background_is_one_frame(folder):
-    for batch in loader(folder, paste=PasteConfig(freeze=1.0)).batches(0):
-        assert (batch.clips == batch.clips[:, :, :1, :1]).all()
-        assert len({int(batch.clips[0, view, 0, 0]) for view in (0, 1)}) <= 2 and len(batch.region.unique()) > 8
-    some = [batch.clips for batch in loader(folder, paste=PasteConfig(freeze=0.5)).batches(0)]
-    still = [bool((one == one[:, :1, :1]).all()) for clips in some for one in clips]
-    assert 0 < sum(still) < 9
-
-
 def test_an_epoch_shows_every_video_once_and_epochs_differ(folder):
     source = loader(folder)
     first, second = list(source.batches(0)), list(source.batches(1))

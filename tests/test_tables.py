@@ -28,10 +28,8 @@ from uptal.evidence.rows import rows
 from uptal.evidence.scores import encode_videos
 from uptal.evidence.tables import EXPERIMENTS, TABLE3, TABLE4, chosen
 from uptal.evidence.tiny import Tiny
-from uptal.recipes import heads
 from uptal.recipes.pretrain import PretrainConfig, recipe
 from uptal.synthetic import CorpusConfig, synthesize
-from uptal.train import Outcome
 
 SMOKE = PROFILES["smoke"]
 
@@ -108,21 +106,6 @@ def test_stopped_and_continued_gives_the_numbers_of_a_run_that_was_not_stopped(s
     for measure in measures:
         first, second = (read_cell(one.file(tmp_path / name, measure)) for name in "ab")
         assert first == second and first
-
-
-def test_a_head_that_a_signal_has_ended_is_not_measured(smoke, tmp_path, monkeypatch):
-    where, films = smoke
-    monkeypatch.setattr("uptal.evidence.measures.train_localizer", lambda *_: Outcome(3, 0.0, False, 3))
-    one = Candidate(where, known(where)["random"], 0, SMOKE)
-    with pytest.raises(KeyboardInterrupt):
-        run_cells(one, films, ("gtad",), tmp_path, tmp_path / "w", None)
-    assert not list(tmp_path.glob("*.jsonl"))
-
-
-def test_localizers_can_be_built_at_published_size():
-    for size in PROFILES.values():
-        for name in ("gtad", "gtad_windows", "bmn"):
-            assert heads.build(heads.fit_to(localizer(name, size, 0), 128), ("a", "b"))
 
 
 def test_what_one_table_has_measured_is_not_measured_again(smoke, tmp_path):

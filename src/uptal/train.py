@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -66,8 +66,20 @@ class _State:
     """What the log says (or would say) of the last step."""
 
 
-def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: torch.device, world: World) -> Outcome:
+def fit(
+    task: Task,
+    data: Data,
+    cfg: OptimConfig,
+    run: RunFolder,
+    *,
+    device: torch.device,
+    world: World,
+    look: Callable[[int], Mapping[str, float]] | None = None,
+) -> Outcome:
     """Trains until `epochs` or `max_steps`, from the newest valid checkpoint of the run when there is one.
+
+    `look` is called with the number of epochs after each of them, the last one even if it is cut short, on the first
+    process; what it finds goes into the log. It must leave the task and the random numbers as they are.
 
     Raises:
         DivergenceError: A loss or gradient is not finite.
@@ -113,6 +125,8 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
                     state.plateau = after_epoch(state.plateau, measured["val_loss"], cfg)
                     _log_validation(run, state, measured, main)
                     _keep_best(task, cfg, state, run, measured, main)
+                if look is not None and main:
+                    _log_validation(run, state, look(state.epoch), main)
         if state.step > first or last == 0:
             _save(learner, state, run, main)
         if (
@@ -121,6 +135,8 @@ def fit(task: Task, data: Data, cfg: OptimConfig, run: RunFolder, *, device: tor
             measured = _validate(task, data, device)
             _log_validation(run, state, measured, main)
             _keep_best(task, cfg, state, run, measured, main)
+            if look is not None and main:
+                _log_validation(run, state, look(state.epoch + 1), main)
     finished = state.step >= last or state.epoch >= cfg.epochs
     return Outcome(state.step, state.seconds, finished, state.step - first)
 

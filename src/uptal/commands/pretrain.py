@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
 from uptal.annotations import read_labels
 from uptal.annotations.cliplists import match_files, read_clip_list
 from uptal.commands.options import add_settings, describe, new_parser, read_yaml, take_settings
@@ -14,8 +16,10 @@ from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.launching import is_launched, launch
 from uptal.recipes.pretrain import PretrainConfig
-from uptal.recipes.running import pretrain
+from uptal.recipes.running import Look, pretrain
 from uptal.recipes.settings import from_plain
+from uptal.recipes.transfer import Transfer
+from uptal.train import choose_device
 from uptal.video import find_videos
 
 
@@ -44,6 +48,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes to start on this machine, one a GPU; see docs/scale.md"
     )
+    parser.add_argument("--probe-videos", help="folder of labelled videos on which transfer is looked at on the way")
+    parser.add_argument("--probe-train", help="its training list: UCF101, HMDB51, Kinetics or video,label")
+    parser.add_argument("--probe-test", help="its test list, in the same layouts")
+    parser.add_argument("--probe-every", type=int, default=5, help="epochs from one look to the next")
     add_settings(parser, defaults)
     parsed = parser.parse_args(arguments)
     if parsed.processes != 1 and not is_launched():
@@ -54,11 +62,22 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
     labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
     trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
-    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels)
+    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels, _look(parsed, cfg))
     if world().rank == 0:
         print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
         print(f"the encoder is {run / 'encoder.safetensors'}")
     leave()
+
+
+def _look(parsed: Namespace, cfg: PretrainConfig) -> Look | None:
+    given = [parsed.probe_videos, parsed.probe_train, parsed.probe_test]
+    if not any(given):
+        return None
+    if not all(given):
+        raise ConfigError("To look at transfer on the way give all of --probe-videos, --probe-train, --probe-test.")
+    videos, *lists = map(Path, given)
+    device = choose_device(cfg.device, world().local_rank)
+    return Transfer.of(videos, (lists[0], lists[1]), parsed.probe_every, cfg, device).measure
 
 
 def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`uptal report --videos DIR --out FILE`: a page of videos with annotations, detections and similarity maps."""
+"""`uptal report`: a page of videos with annotations, detections and similarity maps, or of how training goes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uptal.commands.options import new_parser
 from uptal.errors import ConfigError, VideoError
 from uptal.features import FeatureStore
 from uptal.metrics import diagnose, only_present
+from uptal.recipes.watching import Watched, describe_runs, run_report, watch
 from uptal.report import Curve, Report, Table, VideoPanel, diagnosis_sections, write_report
 from uptal.run import environment
 from uptal.similarity import self_similarity
@@ -20,7 +21,10 @@ from uptal.video import find_videos, probe
 def main(arguments: list[str]) -> None:
     """Writes one self-contained page."""
     parser = new_parser("report", "One self-contained HTML page; every input but the videos is optional.")
-    parser.add_argument("--videos", required=True, help="folder of videos")
+    parser.add_argument("--videos", help="folder of videos")
+    parser.add_argument(
+        "--run", nargs="+", help="run folders of `pretrain`, in the place of videos: curves, alarms, unreadable videos"
+    )
     parser.add_argument("--annotations", help="ground truth")
     parser.add_argument(
         "--found", help="detections: ActivityNet submission JSON; with --annotations their errors are sorted by cause"
@@ -28,8 +32,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--features", help="feature store, for similarity maps")
     parser.add_argument("--max-videos", type=int, default=8, help="videos to show, the first ones by name")
     parser.add_argument("--title", default="Videos", help="heading")
-    parser.add_argument("--out", required=True, help="page to write")
+    parser.add_argument("--out", help="page to write; with --run it may be left out, for lines in the terminal alone")
     parsed = parser.parse_args(arguments)
+    if bool(parsed.run) == bool(parsed.videos) or (parsed.videos and not parsed.out):
+        raise ConfigError("report needs --videos DIR --out FILE for videos, or --run RUN for training runs.")
+    if parsed.run:
+        return _runs([watch(Path(run)) for run in parsed.run], parsed.out)
     truth = read_annotations(parsed.annotations) if parsed.annotations else None
     found = read_detections(parsed.found) if parsed.found else {}
     store = FeatureStore(parsed.features) if parsed.features else None
@@ -68,6 +76,14 @@ def main(arguments: list[str]) -> None:
     for message in (*write_report(Path(parsed.out), report), *(f"left out {line}" for line in unreadable)):
         print(message)
     print(f"open {parsed.out}")
+
+
+def _runs(runs: list[Watched], out: str | None) -> None:
+    print(describe_runs(runs))
+    if out:
+        for message in write_report(Path(out), run_report(runs, environment())):
+            print(message)
+        print(f"open {out}")
 
 
 def _errors(truth: Mapping[str, Video] | None, found: Mapping[str, Detections]) -> list[Table | Curve]:

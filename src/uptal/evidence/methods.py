@@ -42,7 +42,7 @@ class Method:
 
     def clips_of(self, videos: int) -> int:
         """Clips of one view that the trained encoder has seen after so many videos."""
-        return 0 if self.config is None else videos * self._clips_a_video
+        return 0 if self.config is None else videos * self.config.data.timeline.clips
 
     def steps_for(self, budget: int) -> int:
         """Steps after which as many clips (or videos) are seen as in so many region pairs; 0 if untrained."""
@@ -50,14 +50,7 @@ class Method:
             return 0
         if self.equal == "videos":
             return round(budget / self.config.optim.batch)
-        return round(budget * CLIPS / (self.config.optim.batch * self._clips_a_video))
-
-    @property
-    def _clips_a_video(self) -> int:
-        """Clips of a video that the trained encoder sees in a step; a symmetric loss shows it both views."""
-        assert self.config is not None
-        both = self.config.method == "pal" and self.config.contrast.symmetric
-        return self.config.data.timeline.clips * (2 if both else 1)
+        return round(budget * CLIPS / (self.config.optim.batch * self.config.data.timeline.clips))
 
 
 def tiny(cfg: PretrainConfig, size: int, batch: int, lr: float) -> PretrainConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 from uptal.errors import ConfigError
 from uptal.evidence.methods import Method
+from uptal.localizers.gtad import thumos14
 from uptal.localizers.samples import CutConfig
 from uptal.recipes import bmn, gtad, lgi
 from uptal.recipes.head import LocalizeConfig
@@ -79,25 +80,20 @@ def localizer(name: str, size: Profile, seed: int) -> LocalizeConfig:
     makers: dict[str, Any] = {
         "bmn": (bmn.activitynet, bmn.small),
         "gtad": (gtad.activitynet, gtad.small),
-        "gtad_windows": (_windows, _small_windows),
+        "gtad_windows": (gtad.thumos14, _small_windows),
     }
     cfg = makers[name][0 if size.full else 1]()
     optim = cfg.optim if size.head_epochs is None else replace(cfg.optim, epochs=size.head_epochs)
     return replace(cfg, optim=optim, seed=seed, device=size.device)
 
 
-def _windows() -> gtad.GTADSettings:
-    """G-TAD's published settings for THUMOS'14 but for the windows: 24 steps, since a video has some 30; 100 epochs, as
-    the paper has it."""
-    cfg = gtad.thumos14()
-    net = replace(cfg.gtad, num_steps=24, max_duration=20, longest=None)
-    return replace(cfg, gtad=net, optim=replace(cfg.optim, epochs=100, milestones=(50,)))
-
-
 def _small_windows() -> gtad.GTADSettings:
-    """The same with narrow layers and the schedule of `gtad.small`, 20 epochs."""
-    cfg, net = gtad.small(), _windows().gtad
-    net = replace(net, inner=8, context=4, hidden=(64, 32, 128), groups=16, num_proposals=100)
+    """G-TAD in the form for THUMOS'14, on windows of 24 steps that overlap by half, narrow layers, 20 epochs."""
+    cfg, net = gtad.small(), thumos14(400)
+    net = replace(
+        net, num_steps=24, max_duration=20, longest=None, inner=8, context=4, hidden=(64, 32, 128), groups=16,
+        num_proposals=100,
+    )  # fmt: skip
     return replace(cfg, gtad=net, cut=CutConfig(mode="windows", tail=0.2))
 
 

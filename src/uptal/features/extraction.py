@@ -196,8 +196,8 @@ class _Assembly:
             self._finish()
 
     def _start(self) -> None:
-        paths, clips = zip(*self._waiting, strict=True)
-        self._passes.append((list(paths), self.lanes.submit(clips)))
+        clips = torch.stack([clip for _, clip in self._waiting])
+        self._passes.append(([path for path, _ in self._waiting], self.lanes.submit(clips)))
         self._waiting.clear()
         while len(self._passes) > 2 * self.lanes.count:  # one under way and one ready for each lane
             self._finish()
@@ -238,7 +238,6 @@ def _decode_all(paths: Sequence[Path], spec: ClipSpec, sampling: Sampling, threa
                 continue
 
     def work() -> None:
-        torch.set_num_threads(1)  # of this thread: its copies are small, and helpers would burn time waiting for them
         try:
             while not stopped.is_set():
                 try:

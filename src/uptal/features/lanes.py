@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -68,13 +67,13 @@ class Lanes:
         self._threads.shutdown(cancel_futures=True)
         torch.set_num_threads(self._cores)  # for threads that begin later, the number is that of the last call anywhere
 
-    def submit(self, clips: Sequence[UInt8[Tensor, "T C H W"]]) -> Future[Float[Tensor, "N D"]]:
+    def submit(self, clips: UInt8[Tensor, "N T C H W"]) -> Future[Float[Tensor, "N D"]]:
         """Features of at most `size` clips, when they are there."""
         return self._threads.submit(self._pass, clips)
 
-    def _pass(self, clips: Sequence[UInt8[Tensor, "T C H W"]]) -> Float[Tensor, "N D"]:
+    def _pass(self, clips: UInt8[Tensor, "N T C H W"]) -> Float[Tensor, "N D"]:
         begin = time.perf_counter()
-        found = self._encode(torch.stack(tuple(clips)))
+        found = self._encode(clips)
         with self._counting:
             self.busy += time.perf_counter() - begin
         return found

@@ -152,6 +152,23 @@ def info_nce(
 
 
 @torch.no_grad()
+def geometry(query: Float[Tensor, "B D"], key: Float[Tensor, "B D"]) -> dict[str, Tensor]:
+    """How embeddings lie, for the log.
+
+    `spread`: standard deviation of the queries times the root of their width, at most 1, 0 when all are the same.
+    `alignment` (mean squared distance of query and key) and `uniformity` (log of the mean of exp(-2 d²) over pairs of
+    queries) are those of Wang and Isola (ICML 2020); lower is better for both.
+    """
+    query, key = query.float(), key.float()
+    pairs = torch.pdist(query).square() if len(query) > 1 else query.new_zeros(1)
+    return {
+        "spread": query.std(0).mean() * query.shape[1] ** 0.5,
+        "alignment": (query - key).square().sum(1).mean(),
+        "uniformity": (-2 * pairs).exp().mean().log(),
+    }
+
+
+@torch.no_grad()
 def momentum_update(online: nn.Module, target: nn.Module, momentum: float) -> None:
     """Moves the target's parameters towards the online ones; buffers (BN statistics) are its own and stay."""
     for own, other in zip(target.parameters(), online.parameters(), strict=True):

@@ -9,7 +9,7 @@ Letters: V views, J clips, R most clips of a region, T frames of a clip, F disti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -188,8 +188,6 @@ class Videos(Dataset):
         cfg, pasting = self.data.timeline, self.paste.source != "none"
         begin, length = self._stretch(rng, info, centred=epoch == VALIDATION)
         timeline = draw_timeline(rng, length, cfg, paste=pasting, centred=epoch == VALIDATION)
-        if pasting and self.paste.freeze and rng.random() < self.paste.freeze:
-            timeline = replace(timeline, clips=_still(rng, timeline.clips))
         most = cfg.region.max_clips
         blend = np.stack([draw_blend(rng, self.paste, int(n), most, cfg.frames) for n in timeline.length])
         params = augment.draw(rng, cfg.views * 2, info.width / info.height, self.aug)
@@ -216,10 +214,3 @@ class Videos(Dataset):
         length = max(1, round(self.data.stretch * info.fps))
         free = max(0, info.num_frames - length)
         return (free // 2 if centred else int(rng.integers(0, free + 1))), min(length, info.num_frames)
-
-
-def _still(rng: np.random.Generator, clips: Int[np.ndarray, "V J T"]) -> Int[np.ndarray, "V J T"]:
-    """One frame of each view in the place of all others."""
-    flat = clips.reshape(len(clips), -1)
-    chosen = np.take_along_axis(flat, rng.integers(flat.shape[1], size=(len(clips), 1)), axis=1)
-    return np.broadcast_to(chosen[..., None], clips.shape).copy()

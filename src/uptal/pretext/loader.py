@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch.utils.data import DataLoader
 
 from uptal.augment import AugmentConfig
@@ -114,7 +113,7 @@ class Loader:
             waiting.append(self._accepted(drawn))
             if len(waiting) == self.batch:
                 rng = np.random.default_rng([self.videos.seed, STREAM_PAIRS, epoch, position, self.world.rank])
-                yield self._collate(waiting, None if epoch == VALIDATION else rng, epoch, position)
+                yield self._collate(waiting, None if epoch == VALIDATION else rng, position)
                 waiting = []
 
     def _drawn(self, begin: Pass) -> Iterator[Drawn]:
@@ -148,28 +147,14 @@ class Loader:
             raise VideoError(*drawn.failures[-1])
         return drawn.sample
 
-    def _collate(self, samples: list[Sample], rng: np.random.Generator | None, epoch: int, position: int) -> Batch:
-        videos, lenders = self.videos, self._lenders(samples, rng, epoch, position)
+    def _collate(self, samples: list[Sample], rng: np.random.Generator | None, position: int) -> Batch:
+        videos, pasting, lenders = self.videos, self.videos.paste.source, None
+        if pasting != "none":
+            groups = [int(self.groups[sample.plan.index]) for sample in samples]
+            lenders = derangements(rng, groups, same=pasting == "same")[: videos.data.timeline.views]
         return collate(
             samples, lenders, position, paths=videos.paths, data=videos.data, aug=videos.aug, labels=self.labels
         )
-
-    def _lenders(
-        self, samples: list[Sample], rng: np.random.Generator | None, epoch: int, position: int
-    ) -> list[Int[np.ndarray, " B"]] | None:
-        """Whose clips are the background of each sample, in each view."""
-        cfg, views, here = self.videos.paste, self.videos.data.timeline.views, np.arange(len(samples))
-        if cfg.source == "none":
-            return None
-        if cfg.source == "own":
-            return [here] * views
-        groups = [int(self.groups[sample.plan.index]) for sample in samples]
-        lenders = list(derangements(rng, groups, same=cfg.source == "same")[:views])
-        if rng is None or not cfg.ramp:
-            return lenders
-        chance = (epoch + position / (self.steps_per_epoch * self.batch)) / cfg.ramp
-        away = rng.random(len(samples)) < chance
-        return [np.where(away, lender, here) for lender in lenders]
 
     def _check(self) -> None:
         """Refuses settings that cannot work before the first video is opened.
@@ -192,8 +177,7 @@ class Loader:
             )
         if self.videos.paste.source == "none":
             return
-        if self.videos.paste.source != "own":
-            derangements(None, range(self.batch), same=self.videos.paste.source == "same")
+        derangements(None, range(self.batch), same=self.videos.paste.source == "same")
         if self.videos.data.timeline.context == "none":
             raise ConfigError(
                 "--data.timeline.context none is for regions that stay in their own video, and --paste.source is "

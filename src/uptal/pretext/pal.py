@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from uptal.distributed import gather, same_on_all, world
 from uptal.errors import ConfigError
 from uptal.pretext.batch import Batch, synthesise
-from uptal.pretext.contrast import ContrastConfig, Queue, info_nce, momentum_update
+from uptal.pretext.contrast import ContrastConfig, Queue, geometry, info_nce, momentum_update
 from uptal.pretext.dense import dense_nce, region_clips
 from uptal.pretext.norm import interleaved, split_batch_norm
 from uptal.pretext.synthesis import Placement, inside, pool_region
@@ -137,7 +137,7 @@ class PAL(nn.Module):
         self._fresh: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """InfoNCE between the two views' regions; also accuracy, number of negatives and spread of the queries.
+        """InfoNCE between the two views' regions; also accuracy, number of negatives and `geometry`.
 
         In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
         """
@@ -161,8 +161,8 @@ class PAL(nn.Module):
             loss = loss + self.contrast.dense * extra["dense"]
         if self.training:
             self._fresh.append((key, batch.ids))
-        spread = query.detach().std(0).mean() * query.shape[1] ** 0.5
-        return {"loss": loss, "accuracy": accuracy, "negatives": result.num_negatives, "spread": spread, **extra}
+        watched = {"negatives": result.num_negatives, **geometry(query.detach(), key)}
+        return {"loss": loss, "accuracy": accuracy, **watched, **extra}
 
     @torch.no_grad()
     def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:

@@ -10,7 +10,6 @@ Letters: B samples, J clips of a synthetic video, R most clips of a region, T fr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,31 +26,20 @@ from uptal.errors import ConfigError
 class PasteConfig:
     """How a region gets onto another video (Sec. 3.2.1, Tables 3 and 5)."""
 
-    source: Literal["none", "same", "diff", "own"] = "diff"
-    """Which video the two views are pasted onto: none (the region stays in its own video), the same, different ones; or
-    `own`: clips of other times of the region's own video, so that the scene tells nothing (not in the paper)."""
+    source: Literal["none", "same", "diff"] = "diff"
+    """Which video the two views are pasted onto: none (the region stays in its own video), the same, different ones."""
     beta: tuple[float, float] = (0.6, 1.0)
     """Range of the blend ratio (Sec. 3.2.1); (1, 1) is the hard paste of Table 5."""
     beta_scope: Literal["region", "clip", "frame"] = "region"
     """What shares one blend ratio. The paper does not say."""
     edge: int = 0
     """Frames over which the blend ramps up and down at the region's ends; 0 is none. The paper does not say."""
-    ramp: float = 0.0
-    """Epochs over which pasting begins: at first every region is pasted onto its own video, as with `own`, and with a
-    chance that grows from 0 to 1 onto others. 0: onto others from the first step on, as in the paper."""
-    freeze: float = 0.0
-    """Share of the videos of an epoch that lend a still picture as background. Not in the paper."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta[0] <= self.beta[1] <= 1:
             raise ConfigError(f"paste.beta is a range within [0, 1], found {self.beta}.")
         if self.edge < 0:
             raise ConfigError(f"paste.edge counts frames and cannot be negative, found {self.edge}.")
-        if not 0 <= self.ramp < math.inf or not 0 <= self.freeze <= 1:
-            raise ConfigError(
-                f"paste.ramp counts epochs and paste.freeze is a share of the videos, 0 to 1; found {self.ramp} and "
-                f"{self.freeze}."
-            )
 
 
 @dataclass(frozen=True)

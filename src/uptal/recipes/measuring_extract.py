@@ -83,8 +83,7 @@ def measure_extract(cfg: ExtractBench, video: Path | None = None) -> dict[str, A
         stores = iter(range(10**6))
 
         def decode() -> int:
-            with _one_thread():
-                return sum(1 for _ in decode_clips(source, spec, lay_grid(probe(source), spec, interval)))
+            return sum(1 for _ in decode_clips(source, spec, lay_grid(probe(source), spec, interval)))
 
         def forward() -> int:
             with _one_thread():

@@ -6,6 +6,7 @@ is supervised training that begins with its weights, on the one loop. Letters: N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -169,11 +170,18 @@ def _frozen(
     quarantine = Quarantine(total=len(found.train) + len(found.test), limit=cfg.max_bad)
     train = through(features, found.train, found.classes, spec, cfg.clips, quarantine)
     test = through(features, found.test, found.classes, spec, cfg.clips, quarantine)
+    return frozen_scores(method, train, test, saved.encoder.width, found.classes, cfg)
+
+
+def frozen_scores(
+    method: str, train: VideoClips, test: VideoClips, width: int, classes: Sequence[str], cfg: ProbeConfig
+) -> tuple[float, float, int]:
+    """Top-1, top-5 and number of test videos, by neighbours (`knn`) or a linear classifier on features of clips."""
     if method == "knn":
         scores = nearest(train, test.values, cfg)
     else:
         count = train.values.shape[1]
-        classifier = SegmentClassifier(saved.encoder.width, found.classes)
+        classifier = SegmentClassifier(width, tuple(classes))
         classifier.learn(
             train.values.flatten(0, 1), train.target.repeat_interleave(count), weight_decay=cfg.weight_decay
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from uptal.run import RunFolder, plain
 from uptal.train import Outcome, choose_device, fit
 from uptal.video import Quarantine, find_videos
 
+Look = Callable[[torch.nn.Module, int], Mapping[str, float]]
+"""Numbers of an encoder after so many epochs; it leaves encoder and random numbers as they are."""
+
 
 def pretrain(
     cfg: PretrainConfig,
@@ -33,6 +37,7 @@ def pretrain(
     labels: Mapping[str, str] | None = None,
     trust: bool = False,
     labels_from: str | Path | None = None,
+    look: Look | None = None,
 ) -> Outcome:
     """Pre-trains an encoder on a folder of videos and stores it in the run folder.
 
@@ -43,6 +48,7 @@ def pretrain(
         labels: Class of each video by file stem, for supervised training; videos without one are left out.
         trust: Whether an encoder class outside uptal may be imported.
         labels_from: File of the labels, to be noted in the run's settings.
+        look: What to measure of the encoder at the end of every epoch, given the number of complete ones.
 
     Raises:
         ConfigError: Settings that cannot be used here. QuarantineError: Too many unreadable videos.
@@ -61,7 +67,7 @@ def pretrain(
             run.write_environment(device=str(device), videos=len(paths), processes=place.size)
         task = new_task(cfg, device, place, classes, trust)
         quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
-        outcome = _train(cfg, task, paths, classes, quarantine, run, device, place)
+        outcome = _train(cfg, task, paths, classes, quarantine, run, device, place, look)
         if main:
             save_encoder(run.path, task.encoder(), cfg.clip)
             print(quarantine.summary(), end="", file=sys.stderr)
@@ -101,6 +107,7 @@ def _train(
     run: RunFolder,
     device: torch.device,
     place: World,
+    look: Look | None,
 ) -> Outcome:
     if 0 in (
         cfg.optim.max_steps,
@@ -122,7 +129,8 @@ def _train(
     with loader.watched(), company():
         if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):
             task.fill_queue(loader.warm_up_batches(), device)
-        return fit(task, loader, cfg.optim, run, device=device, world=place)
+        seen = None if look is None else partial(look, task.encoder())
+        return fit(task, loader, cfg.optim, run, device=device, world=place, look=seen)
 
 
 def _check_validation(cfg: PretrainConfig, place: World) -> None:

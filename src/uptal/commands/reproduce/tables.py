@@ -53,7 +53,6 @@ def main(name: str, arguments: list[str]) -> None:
     out, work = Path(parsed.out), Path(parsed.work)
     until = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
     torch.set_num_threads(parsed.threads)
-    complete = True
     for place in parsed.corpus.split(",") if parsed.corpus else size.corpora:
         where, films = read_folder(Path(place)) if Path(place).is_dir() else (corpus(place), None)
         known = rows(where.size, where.batch, where.lr)
@@ -71,14 +70,11 @@ def main(name: str, arguments: list[str]) -> None:
             for one in _candidates(where, known, needed, wanted, size):
                 if not run_cells(one, films, tuple(dict.fromkeys(needed[one.row.name])), out / "tables", work, until):
                     print(f"{one.row.name}, seed {one.seed}: stopped and saved; the same command goes on from there")
-                    complete = False
                     break
         for each in named:
             result = collect(each, where, size, shown[each.name], known, out / "tables")
             print_result(result)
             print(f"written: {', '.join(str(file) for file in write_files(result, out))}\n")
-        if not complete:
-            return
 
 
 def _candidates(
