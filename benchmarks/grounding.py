@@ -2,6 +2,7 @@
 
     python benchmarks/grounding.py margin [--out FILE]            three seeds on sentences of the built-in corpus
     python benchmarks/grounding.py margin --encoder tac           the same with features that an encoder sees
+    python benchmarks/grounding.py margin --demo demo             the same with what a finished demo has left
     python benchmarks/grounding.py margin --text FOLDER           the same with words of a sentence encoder
     python benchmarks/grounding.py speed [--out FILE]             real widths on 2,000 made-up queries
 
@@ -9,7 +10,8 @@
 the sentence and where intervals usually lie. By default the features are told, not seen: one-hot class of each clip
 under Gaussian noise. So the numbers say whether the head can ground, not how good an encoder is. With `--encoder` the
 corpus is drawn, as easy to see as the demo's, and features come from the demo's encoder of that name (tac: trained with
-labels on trimmed videos; random: not trained), one encoder for all seeds of the head. That takes minutes.
+labels on trimmed videos; random: not trained), one encoder for all seeds of the head. That takes minutes. `--demo`
+takes features (default: tac) and sentences from the folder of `make demo`: fewer, and of one class a video.
 
 `speed`: CPU seconds of whole training steps and of whole evaluation, each beside the same batches' convolutions or
 forward pass alone, in turns in one run.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("what", choices=["margin", "speed"])
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     parser.add_argument("--encoder", choices=["tac", "random"], help="margin: features of the demo's encoder")
+    parser.add_argument("--demo", type=Path, help="margin: folder of a finished demo")
     parser.add_argument("--text", type=Path, help="margin: folder of a sentence encoder (extra `text`)")
     parser.add_argument("--work", type=Path, help="margin: where corpus, features and runs stay; default: nowhere")
     parser.add_argument("--queries", type=int, default=2000, help="speed: queries that the epoch is made of")
@@ -94,14 +98,20 @@ def margin(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = options.work or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        write_queries(place / "queries.csv", CORPUS)
+        if options.demo:
+            shutil.copyfile(options.demo / "corpus" / "queries.csv", place / "queries.csv")
+        else:
+            write_queries(place / "queries.csv", CORPUS)
         lines = (place / "queries.csv").read_text("utf-8").splitlines(keepends=True)
         (place / "test.csv").write_text("".join([lines[0], *(x for x in lines if x.endswith("validation\n"))]), "utf-8")
-        about = seen(place, options.encoder) if options.encoder else told(place)
+        if options.demo:
+            about = shown(place, options.demo, options.encoder or "tac")
+        else:
+            about = seen(place, options.encoder) if options.encoder else told(place)
         for seed in SEEDS:
             for name, store in zip(rows, ("own", "other"), strict=True):
                 run = place / f"{store}{seed}"
-                cfg = settings(seed, options.text)
+                cfg = settings(seed, options.text, epochs=70 if options.demo else 25)
                 train_grounder(cfg, place / store, place / "queries.csv", run, test=place / "test.csv")
                 scores = json.loads((run / "selection.json").read_text("utf-8"))["test"]
                 picked = {"mIoU": scores["selected"]["mIoU"], "last mIoU": scores["last"]["mIoU"]}
@@ -125,11 +135,11 @@ def margin(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def settings(seed: int, text: Path | None) -> recipes.LGISettings:
-    """The small recipe with larger and fewer steps."""
+def settings(seed: int, text: Path | None, epochs: int) -> recipes.LGISettings:
+    """The small recipe with larger and fewer steps: about 280, of the demo's sentences as of the others."""
     cfg = recipes.small()
     words = cfg.text if text is None else replace(cfg.text, kind="encoder", encoder=str(text))
-    optim = replace(cfg.optim, lr=2e-3, batch=40, lr_batch=40, epochs=25)
+    optim = replace(cfg.optim, lr=2e-3, batch=40, lr_batch=40, epochs=epochs)
     return replace(cfg, seed=seed, optim=optim, text=words)
 
 
@@ -163,6 +173,13 @@ def seen(place: Path, key: str) -> str:
     extract_folder(run, corpus / "untrimmed", place / "own", ExtractConfig(interval=INTERVAL, batch=64))
     swap(FeatureStore(place / "own"), place / "other")
     return f"seen: the demo's encoder {method.title}, seed 0, on the corpus drawn as the demo's is"
+
+
+def shown(place: Path, demo: Path, key: str) -> str:
+    """The same with features that a demo has extracted."""
+    shutil.copytree(demo / "features" / key, place / "own")
+    swap(FeatureStore(place / "own"), place / "other")
+    return f"seen: encoder {key} of `make demo`, with the demo's sentences"
 
 
 def swap(store: FeatureStore, path: Path) -> None:
