@@ -84,8 +84,9 @@ def ground(
 
 
 _CAVEAT = (
-    "The network always answers with an interval, also when nothing of the kind happens, and it knows only words that "
-    "it was trained with. Look at the temporal attention before you believe it: a clear peak is a good sign."
+    "The network always answers with an interval, also when nothing of the kind happens, and it understands only what "
+    "its training sentences taught it. Look at the temporal attention before you believe it: a clear peak is a good "
+    "sign."
 )
 
 
