@@ -484,3 +484,22 @@ def still() -> AugmentConfig:
 
 def normalised(batch, indices):
     return (batch.frames[indices].float() / 255 - 0.45) / 0.225
+
+
+def test_keys_in_parts_are_those_of_each_part_alone():
+    contrast = replace(CONTRAST, key_batch=2)
+    task, batch = pal(contrast=contrast), make_batch(0)
+    clips, place = synthesise(batch)[1]
+    found, alone = task.key(clips, place), pal(contrast=contrast)
+    for begin in (0, 2, 4):
+        part = torch.arange(begin, min(begin + 2, 5))
+        torch.testing.assert_close(found[part], alone.momentum(clips[part], place.reordered(part)))
+    assert not torch.allclose(found, pal().key(clips, place), atol=1e-4)  # batch norm sees other company
+    evaluated, plain = pal(contrast=contrast).eval(), pal().eval()
+    torch.testing.assert_close(evaluated.key(clips, place), plain.key(clips, place))
+
+
+def test_a_key_batch_that_cannot_be_is_refused():
+    for changes in ({"key_batch": 1}, {"key_batch": 4, "split_bn": 2}, {"key_batch": 4, "dense": 1.0}):
+        with pytest.raises(ConfigError, match=r"contrast\.key_batch"):
+            replace(ContrastConfig(), **changes)

@@ -75,6 +75,24 @@ def test_a_killed_worker_is_an_error_that_names_the_videos_within_seconds(videos
 
 
 @pytest.mark.reliability
+def test_a_stopped_worker_is_an_error_too_and_is_gone_afterwards(videos, at_video):
+    """P2: what it has made already cannot be fetched, and a polite request to end would never reach it."""
+    source = loader(videos, worker_timeout=1.0)
+    number = int(source.schedule.keys((0, 0))[7][1][0])
+    at_video(number, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    begin = time.monotonic()
+    with pytest.raises(WorkerError, match="A loader process gave no sample for 1 s") as caught, source.watched():
+        for _ in source.batches(0):
+            time.sleep(0.5)  # it is stopped by now, with samples that have not been fetched
+    assert time.monotonic() - begin < 10
+    (worker,) = source._running._workers
+    del source, caught  # what PyTorch does at the end of a run: it asks the worker to end and waits
+    worker.join(10)
+    assert worker.exitcode is not None
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+@pytest.mark.reliability
 @pytest.mark.parametrize("cause", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
 def test_a_worker_that_dies_while_its_sample_is_fetched_is_the_same_error(videos, cause):
     """P1: which of the two moments a kill hits is chance."""

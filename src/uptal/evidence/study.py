@@ -35,7 +35,7 @@ PIECE = 50
 FIRST = 2_000
 """First budget, in region pairs; each of the next is twice the one before."""
 
-_LATER = {"contrast": {"dense": 0.0}}
+_LATER = {"contrast": {"dense": 0.0, "key_batch": None}}
 """Settings that came after the first results, and the value that changes nothing: left out of a run's digest."""
 _BOOKKEEPING = ("checkpoint_every", "epochs", "keep", "log_every", "max_steps", "keep_best")
 

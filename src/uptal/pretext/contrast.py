@@ -37,6 +37,9 @@ class ContrastConfig:
     split_bn: int = 1
     """Batch-norm groups on one device: statistics over batch / g samples, other ones for keys than for queries, against
     leaks between the two. The paper synchronises (Sec. 4.1.1), which is what several processes do."""
+    key_batch: int | None = None
+    """Samples whose keys are encoded at once, for less memory: keys need no gradient, so another size than that of the
+    queries' batch may suit the device. Batch norm of the key encoder then knows a part at a time. None: all at once."""
     shuffle_bn: bool = False
     """On several processes: each normalises by its own statistics, and keys are shuffled over processes, so that a key
     is not normalised with the company of its query (MoCo). The paper synchronises instead."""
@@ -57,6 +60,8 @@ class ContrastConfig:
         return self.split_bn > 1 or self.shuffle_bn
 
     def __post_init__(self) -> None:
+        if self.key_batch is not None and (self.key_batch < 2 or self.local_statistics or self.dense):
+            raise ConfigError("contrast.key_batch is at least 2, and goes without split_bn, shuffle_bn and dense.")
         if self.dense < 0 or (self.dense and (self.local_statistics or self.symmetric)):
             raise ConfigError(
                 "contrast.dense is a weight of 0 or more, and goes without split_bn, shuffle_bn, symmetric."

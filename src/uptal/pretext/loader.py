@@ -8,6 +8,8 @@ do not stop at the end of an epoch: they go on with what the run will ask for ne
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,10 +101,12 @@ class Loader:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader"):
                 raise
+            self._wake_workers()
             raise WorkerError(self._explain(str(error))) from error
         except (ConnectionError, EOFError) as error:  # it died while a finished sample was being fetched from it
             with suppress(RuntimeError):  # PyTorch's own notice of the death, which comes up wherever we are
                 time.sleep(0.5)
+            self._wake_workers()
             raise WorkerError(self._explain(f"{type(error).__name__}: {error}")) from error
 
     def _assemble(self, begin: Pass) -> Iterator[Batch]:
@@ -126,7 +130,8 @@ class Loader:
         self._coming = None  # whoever leaves in the midst of a pass begins anew
         left = len(self.schedule.keys(begin))
         while left > 0:
-            parcel = next(self._running)
+            with _patience(self._longest_wait()):
+                parcel = next(self._running)
             self._order.arrived()
             drawn = parcel.opened()
             left -= len(drawn)
@@ -203,6 +208,17 @@ class Loader:
             prefetch_factor=max(2, ahead) if data.workers else None,
         )
 
+    def _longest_wait(self) -> float:
+        """Seconds for a sample to come: PyTorch's timeout, and some for fetching it, for which PyTorch has none."""
+        timeout = self.videos.data.worker_timeout
+        return timeout + min(timeout, 5.0) if self.videos.data.workers else 0.0
+
+    def _wake_workers(self) -> None:
+        """Lets workers that were stopped go on, so that they hear PyTorch's request to end, which waits for them."""
+        for worker in getattr(self._running, "_workers", ()):
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGCONT)
+
     def _explain(self, reason: str) -> str:
         names = [self.videos.paths[candidates[0]].name for keys in self._order.away for _, candidates in keys]
         listed = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
@@ -243,6 +259,29 @@ class _Order:
             for first in range(0, len(keys), self.parcel):
                 self.away.append(keys[first : first + self.parcel])
                 yield self.away[-1]
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Within the block a wait of more than so many seconds raises what PyTorch raises when a worker is silent.
+
+    A sample's pictures are fetched from the worker that made them over a connection that knows no timeout, so a worker
+    that was stopped in between would be waited for for ever. 0, or outside the main thread: no limit.
+    """
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise RuntimeError(f"DataLoader timed out after {seconds:g} seconds while a sample was being fetched")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _prepare_worker(worker: int) -> None:

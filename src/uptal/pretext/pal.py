@@ -168,7 +168,10 @@ class PAL(nn.Module):
     def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
         """Region features of the momentum encoder; with `split_bn` and `shuffle_bn` in other company than queries."""
         if not self.training or not self.contrast.local_statistics:
-            return self.momentum(clips, place)
+            if self.contrast.key_batch is None:
+                return self.momentum(clips, place)
+            parts = torch.arange(len(clips), device=clips.device).split(self.contrast.key_batch)
+            return torch.cat([self.momentum(clips[part], place.reordered(part)) for part in parts])
         if self.contrast.shuffle_bn:
             return self._shuffled_key(clips, place)
         order = interleaved(len(clips), self.contrast.split_bn).to(clips.device)
