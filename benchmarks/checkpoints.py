@@ -1,0 +1,67 @@
+"""How long saving a checkpoint stops training: seconds and size, and how far apart they must be for 2 % of the time.
+
+    python benchmarks/checkpoints.py --recipe demo --step-seconds 0.4
+    python benchmarks/checkpoints.py --recipe paper
+
+`--step-seconds` is what a step takes (`uptal bench pretrain RECIPE`); with it the share for the recipe's own
+`checkpoint_every` is printed as well. Files are flushed to the disk that holds `--folder`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uptal import checkpoint
+from uptal.distributed import World
+from uptal.learner import Learner
+from uptal.recipes import pretrain as recipes
+from uptal.recipes.running import new_task
+from uptal.run import versions
+
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="demo")
+    parser.add_argument("--step-seconds", type=float)
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder when not given")
+    options = parser.parse_args()
+    cfg = recipes.recipe(options.recipe)
+    task = new_task(cfg, torch.device("cpu"), World(0, 1, 0), None if cfg.method == "pal" else {"a": 0, "b": 1})
+    train = {"optimiser": with_moments(Learner(task, cfg.optim, torch.device("cpu")))}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        seconds = [timed(Path(folder), round, task.state_dict(), train) for round in range(ROUNDS)]
+        size = sum(file.stat().st_size for file in Path(folder).glob(f"step_{ROUNDS - 1:08d}/*"))
+    least, usual = min(seconds), sorted(seconds)[ROUNDS // 2]
+    print(f"{options.recipe}: {size / 1e6:.1f} MB, {usual:.3f} s (best {least:.3f}), {size / usual / 1e6:.0f} MB/s")
+    print(f"  2 % of the time if one is saved every {50 * usual:.0f} s")
+    if options.step_seconds:
+        every = cfg.optim.checkpoint_every
+        share = usual / (every * options.step_seconds)
+        print(f"  every {every} steps of {options.step_seconds:g} s: {share:.2%} of the time")
+
+
+def with_moments(learner: Learner) -> dict[str, Any]:
+    """The optimiser's state as it is after a step."""
+    for group in learner.optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    learner.optimiser.step()
+    return learner.optimiser.state_dict()
+
+
+def timed(folder: Path, step: int, weights: dict[str, torch.Tensor], train: dict[str, Any]) -> float:
+    begin = time.perf_counter()
+    checkpoint.save(folder, step, weights, train, {"format": 1, "versions": versions()}, 3)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
