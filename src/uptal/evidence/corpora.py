@@ -96,7 +96,10 @@ def corpus(name: str) -> Corpus:
         split = Split(trimmed=96, trimmed_test=48, untrimmed=8, untrimmed_test=8)
         return Corpus(name, SMOKE, split, batch=8, lr=3e-3)
     if name not in CORPORA:
-        raise ConfigError(f"There is no corpus {name!r}. Corpora: {', '.join(CORPORA)}, and smoke to try things.")
+        raise ConfigError(
+            f"There is no corpus {name!r}. Corpora: {', '.join(CORPORA)}, and smoke to try things; tables also take a "
+            "folder of videos, which must be there."
+        )
     config = CORPORA[name]
     if name in DIGESTS and frames_digest(config) != DIGESTS[name]:
         raise ConfigError(
