@@ -14,7 +14,7 @@ from uptal.augment import AugmentConfig
 from uptal.cli import main
 from uptal.clips import RegionConfig, TimelineConfig
 from uptal.pretext.data import VALIDATION, DataConfig, Videos
-from uptal.pretext.loader import Loader, WorkerError
+from uptal.pretext.loader import Loader, WorkerError, _tell_unless_left
 from uptal.pretext.synthesis import PasteConfig
 from uptal.video import find_videos
 from workshop import ALONE, make_corpus
@@ -122,6 +122,15 @@ def test_a_silent_worker_is_an_error_after_the_time_allowed(videos, at_video):
     ):
         list(source.batches(0))
     assert 1 <= time.monotonic() - begin < 30
+
+
+def test_a_worker_says_nothing_of_a_training_process_that_has_left(capsys):
+    """PyTorch's thread that hands pictures over prints what it comes upon by way of this hook."""
+    for error in (BrokenPipeError(32, "Broken pipe"), EOFError()):
+        _tell_unless_left(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    _tell_unless_left(ValueError, ValueError("of another kind"), None)
+    assert "of another kind" in capsys.readouterr().err
 
 
 def test_other_errors_pass_through_unchanged(videos):

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "detection mAP, proposal recall or grounding recall of a result file",
     "probe": "classification of labelled clips: nearest neighbours, linear, fine-tuned",
     "detect": "my video in, segments and a page out",
+    "segments": "my video in, segments and a page out, from an encoder alone: no labels",
     "ground": "my video and my sentences in, intervals and a page out",
     "encoders": "every encoder: width, native clip, parameters, multiply-adds; the FLOPs column of Table 1",
     "weights": "convert checkpoints of other projects; show what a weight file is",

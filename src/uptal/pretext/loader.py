@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -289,3 +291,10 @@ def _prepare_worker(worker: int) -> None:
     the training process, which still needs its data to finish the step and then ends the workers itself."""
     torch.set_num_threads(1)
     os.setpgid(0, 0)
+    sys.excepthook = _tell_unless_left
+
+
+def _tell_unless_left(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """In a worker: that the training process has hung up while something was handed to it is no news to anybody."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, at)

@@ -23,10 +23,13 @@ from uptal.similarity.scores import (
     separation,
     warp_error,
 )
+from uptal.similarity.segments import Found, SegmentConfig, find_segments
 
 __all__ = [
     "Edit",
     "Equivariance",
+    "Found",
+    "SegmentConfig",
     "auroc",
     "average",
     "clip_map",
@@ -34,6 +37,7 @@ __all__ = [
     "down_sample_and_move_backward",
     "edit_video",
     "equivariance",
+    "find_segments",
     "held_out_auroc",
     "iou",
     "move",
