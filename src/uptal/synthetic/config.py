@@ -153,7 +153,7 @@ def web_like(config: CorpusConfig) -> CorpusConfig:
 
     Each as often as leaves frame differences and single frames without an advantage (docs/decisions/0013).
     """
-    return replace(config, scene_class_correlation=0.25, p_prop=0.25, p_absent=0.1, p_cut=0.15, cut_rate=1.5)
+    return replace(config, scene_class_correlation=0.25, p_prop=0.15, p_absent=0.1, p_cut=0.15, cut_rate=1.5)
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
