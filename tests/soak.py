@@ -236,11 +236,16 @@ def wait(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 def workers_of(run: subprocess.Popen[str]) -> list[int]:
-    """Its child processes, as Linux lists them."""
-    try:
-        return [int(word) for word in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Its child processes; Linux's list of them can be empty for a moment while it changes, so it is asked again."""
+    for _ in range(100):
+        try:
+            found = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        except OSError:
+            return []
+        if found or run.poll() is not None:
+            return [int(word) for word in found]
+        time.sleep(0.02)
+    return []
 
 
 def alive(process: int) -> bool:
