@@ -16,8 +16,9 @@ def test_every_side_gives_the_same_features_and_has_a_ratio(capsys):
     runpy.run_path(str(BENCHMARK))["main"](["--size", "32", "--batch", "1", "--rounds", "1"])
     torch.set_num_threads(before)
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split("  ")[0] for line in lines][:2] == ["plain tensors", "channels_last_3d"]
-    assert lines[0].endswith("1.00 x") and len(lines) == 3
+    sides = ["plain tensors", "channels_last_3d", "the same, norms in the convolutions"]
+    assert [line.split("  ")[0] for line in lines][:3] == sides
+    assert lines[0].endswith("1.00 x") and len(lines) == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

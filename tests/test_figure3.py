@@ -73,8 +73,3 @@ def test_the_command_takes_the_action_from_annotations(stage, tmp_path, capsys):
     assert (tmp_path / "report.html").exists()
     assert main(words) == 1
     assert "--action" in capsys.readouterr().err
-
-
-def test_tables_say_how_far_they_are(capsys):
-    assert main(["reproduce", "table3"]) == 1
-    assert "recipes of `uptal pretrain`" in capsys.readouterr().err

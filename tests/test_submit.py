@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from test_train import assert_same_run, final, log_of
 from uptal.cli import main
@@ -28,7 +29,8 @@ def outside_any_group(monkeypatch):
 
 
 @pytest.mark.reliability
-def test_a_job_that_is_stopped_in_time_is_queued_again_and_ends_as_the_undisturbed_run(tmp_path):
+def test_a_job_that_is_stopped_in_time_is_queued_again_and_ends_as_the_undisturbed_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # sums depend on it
     videos = make_corpus(tmp_path / "corpus", trimmed=12, untrimmed=0) / "trimmed"
     cfg = tiny(batch=6, max_steps=60, checkpoint_every=1000)
     pretrain(cfg, videos, tmp_path / "straight")
