@@ -13,7 +13,7 @@ from uptal.recipes.demo_own import demo_videos
 def main(arguments: list[str]) -> None:
     """Runs the demo and says where to look."""
     parser = new_parser(
-        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. Three to six minutes on two cores."
+        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. About three minutes on two cores."
     )
     parser.add_argument("--out", default="demo", help="folder for everything")
     parser.add_argument(
