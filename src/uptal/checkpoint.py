@@ -30,17 +30,19 @@ from uptal.errors import CheckpointError, UptalError
 from uptal.files import atomic_write, digest
 
 _FILES = ("weights.safetensors", "train.pt")
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
     TypeError,
+    AttributeError,
     RuntimeError,
     EOFError,
     SafetensorError,
     UptalError,
     pickle.UnpicklingError,
 )
+"""What reading a damaged file of weights, or one of something else, ends in."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(int(meta["step"]), load_file(path / _FILES[0]), train, meta)
     except CheckpointError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         raise CheckpointError(f"{path}: not a complete checkpoint ({type(error).__name__}: {reason}).") from error
 
@@ -155,7 +157,7 @@ def best_facts(path: Path) -> tuple[float, int]:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()
         return float(facts["value"]), int(facts["epoch"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{path}: not the weights of a best epoch ({error}). Delete the file to go on without it."
         ) from error

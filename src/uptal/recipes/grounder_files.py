@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from uptal.errors import CheckpointError, UptalError
+from uptal.checkpoint import UNREADABLE
+from uptal.errors import CheckpointError
 from uptal.features import Features, FeatureStore
 from uptal.files import atomic_write, digest
 from uptal.localizers.lgi import LGI
@@ -106,16 +106,7 @@ def load_grounder(path: Path, last: bool = False) -> Grounder:
         model = LGI(settings.lgi)
         model.load_state_dict(load_file(path / f"{name}.safetensors"))
         words = record.get("vocabulary")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-        UptalError,
-    ) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()[:40])
         raise CheckpointError(
             f"{path}: holds no usable grounding run ({reason}). Make one with `uptal train lgi --features STORE "

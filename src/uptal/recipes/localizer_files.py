@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from uptal.errors import CheckpointError, UptalError
+from uptal.checkpoint import UNREADABLE
+from uptal.errors import CheckpointError
 from uptal.features import FeatureStore
 from uptal.files import atomic_write, digest
 from uptal.localizers.classifier import SegmentClassifier
@@ -90,16 +90,7 @@ def load_localizer(path: Path) -> Localizer:
         return _load(path)
     except CheckpointError:
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-        UptalError,
-    ) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()[:40])
         raise CheckpointError(
             f"{path}: holds no usable localizer ({reason}). Make one with `uptal train "
