@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -21,22 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from timing import best_time, in_its_own_process, peak_memory
 from uptal.localizers.bmn import BMN, BMNConfig, BoundaryBatch, labels
 from uptal.localizers.layers import BoundaryMatching, map_cells, sampling_weights
 
 NUM_SAMPLES, NUM_POINTS, RATIO = 32, 3, 0.5
 CHANNELS_IN, CHANNELS_OUT = 256, 512
-
-
-def best_time(work: Callable[[], object], repeats: int) -> float:
-    """Processor seconds of the fastest of several calls, after one that is not counted."""
-    work()
-    times = []
-    for _ in range(repeats):
-        begun = time.process_time()
-        work()
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 def inputs(num_steps: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,10 +55,10 @@ def fused_form(num_steps: int) -> Callable[[torch.Tensor, torch.Tensor], torch.T
     return lambda x, kernel: matching(x, kernel).transpose(1, 2)
 
 
-def measure(form: str, num_steps: int, batch: int, threads: int, answers) -> None:
+def measure(form: str, num_steps: int, batch: int, threads: int) -> tuple[float, float, float, list[np.ndarray]]:
     """One form in its own process: seconds forward, seconds forward and backward, peak MB above the idle process."""
     torch.set_num_threads(threads)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_memory()
     run = {"dense": dense_form, "fused": fused_form}[form](num_steps)
     x, kernel = inputs(num_steps, batch)
 
@@ -81,18 +69,8 @@ def measure(form: str, num_steps: int, batch: int, threads: int, answers) -> Non
     with torch.no_grad():
         forward = best_time(lambda: run(x, kernel), 2)
     together = best_time(both, 2)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024
-    answers.put((forward, together, peak, [part.detach().numpy() for part in both()]))
-
-
-def in_its_own_process(form: str, args: argparse.Namespace):
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=measure, args=(form, args.num_steps, args.batch, args.threads, answers))
-    process.start()
-    answer = answers.get()
-    process.join()
-    return answer
+    peak = peak_memory() - idle
+    return forward, together, peak, [part.detach().numpy() for part in both()]
 
 
 def mask_point_by_point(num_steps: int) -> int:
@@ -114,7 +92,9 @@ def mask_point_by_point(num_steps: int) -> int:
 
 
 def compare_layers(args: argparse.Namespace) -> None:
-    dense, fused = (in_its_own_process(form, args) for form in ("dense", "fused"))
+    dense, fused = (
+        in_its_own_process(measure, form, args.num_steps, args.batch, args.threads) for form in ("dense", "fused")
+    )
     print(f"boundary matching + convolution, T={args.num_steps}, batch {args.batch}, {args.threads} thread(s)")
     for name, i, unit in (("forward", 0, "s"), ("forward + backward", 1, "s"), ("peak memory", 2, "MB")):
         print(

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from timing import best_time, in_its_own_process, peak_memory
 from uptal.localizers.align import SGAlign, anchors, sampling_weights
 from uptal.localizers.bmn import BMN, BMNConfig
 from uptal.localizers.gtad import GTAD, GTADConfig, thumos14
@@ -35,17 +34,6 @@ CHANNELS_IN, CHANNELS_OUT = 256, 512
 FORMS = {"activitynet": GTADConfig(in_channels=4), "thumos14": thumos14(4)}
 
 Form = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def best_time(work: Callable[[], object], repeats: int) -> float:
-    """Processor seconds of the fastest of several calls, after one that is not counted."""
-    work()
-    times = []
-    for _ in range(repeats):
-        begun = time.process_time()
-        work()
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 def plain_form(cfg: GTADConfig) -> Form:
@@ -71,10 +59,10 @@ def fused_form(cfg: GTADConfig) -> Form:
     return lambda x, around, kernel: align.spread(align(x, around, kernel))
 
 
-def measure(form: str, name: str, batch: int, threads: int, answers) -> None:
+def measure(form: str, name: str, batch: int, threads: int) -> tuple[float, float, float, list[np.ndarray]]:
     """One form in its own process: seconds forward, seconds forward and backward, peak MB, what it computed."""
     torch.set_num_threads(threads)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_memory()
     cfg = FORMS[name]
     run = {"plain": plain_form, "fused": fused_form}[form](cfg)
     torch.manual_seed(0)
@@ -89,22 +77,14 @@ def measure(form: str, name: str, batch: int, threads: int, answers) -> None:
     with torch.no_grad():
         forward = best_time(lambda: run(x, around, kernel), 1)
     together = best_time(both, 1)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024
-    answers.put((forward, together, peak, [part.detach().numpy() for part in both()]))
-
-
-def in_its_own_process(form: str, args: argparse.Namespace):
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=measure, args=(form, args.form, args.batch, args.threads, answers))
-    process.start()
-    answer = answers.get()
-    process.join()
-    return answer
+    peak = peak_memory() - idle
+    return forward, together, peak, [part.detach().numpy() for part in both()]
 
 
 def compare_forms(args: argparse.Namespace) -> None:
-    plain, fused = (in_its_own_process(form, args) for form in ("plain", "fused"))
+    plain, fused = (
+        in_its_own_process(measure, form, args.form, args.batch, args.threads) for form in ("plain", "fused")
+    )
     cfg = FORMS[args.form]
     print(
         f"sub-graph pooling + 1x1 convolution, {args.form}: {cfg.num_steps} steps, {cfg.max_duration} durations, "
@@ -119,10 +99,10 @@ def compare_forms(args: argparse.Namespace) -> None:
         print(f"  {name:20} largest difference / largest value {error:.1e}")
 
 
-def time_steps(name: str, args: argparse.Namespace, answers) -> None:
+def time_steps(name: str, args: argparse.Namespace) -> tuple[float, float, float]:
     """Training steps in a process of its own: seconds and processor seconds a video, peak MB above the idle process."""
     torch.set_num_threads(args.threads)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_memory()
     model = {"BMN": BMN(BMNConfig(in_channels=1024)), "G-TAD": GTAD(replace(FORMS["activitynet"], in_channels=1024))}[
         name
     ]
@@ -154,17 +134,12 @@ def time_steps(name: str, args: argparse.Namespace, answers) -> None:
         step()
     count = args.steps * len(samples)
     clock, busy = (time.perf_counter() - clock) / count, (time.process_time() - busy) / count
-    answers.put((clock, busy, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024))
+    return clock, busy, peak_memory() - idle
 
 
 def seconds_an_epoch(name: str, args: argparse.Namespace) -> None:
     """Prints what an epoch takes, extrapolated from some steps."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=time_steps, args=(name, args, answers))
-    process.start()
-    clock, busy, peak = answers.get()
-    process.join()
+    clock, busy, peak = in_its_own_process(time_steps, name, args)
     print(
         f"  {name:5} {clock:6.3f} s a video ({busy:6.3f} s of processor time), {clock * args.videos:6.0f} s an epoch "
         f"of {args.videos} videos, extrapolated from {args.steps} steps of {args.step_videos}; peak {peak:.0f} MB"
