@@ -197,3 +197,8 @@ ACTIONS = (
 )
 """All actions. Circles, flings and squats are pairs: one curve run through in both directions, so that no histogram of
 poses or joint speeds tells the two apart, and a mirrored figure stays in its class."""
+
+
+def find_action(name: str) -> Action:
+    """The action of this name."""
+    return next(one for one in ACTIONS if one.name == name)

@@ -31,6 +31,8 @@ class CorpusConfig:
     """Seed of the whole corpus; a video is a pure function of (config, kind, index)."""
     num_classes: int = 8
     """How many of the actions of `actions.ACTIONS` are used, from the first on."""
+    actions: tuple[str, ...] = ()
+    """Names of the actions that are used, `num_classes` of them, where not the first are wanted."""
     trimmed_frames: int = 80
     """Length of a trimmed video."""
     untrimmed_frames: int = 256
@@ -101,6 +103,11 @@ class CorpusConfig:
             min(height, width) >= 16 and height % 2 == 0 and width % 2 == 0, "size", self.size, "even and at least 16"
         )
         _require(2 <= self.num_classes <= len(ACTIONS), "num_classes", self.num_classes, f"2 to {len(ACTIONS)}")
+        if self.actions:
+            names = [action.name for action in ACTIONS]
+            fits = len(set(self.actions) & set(names)) == len(self.actions) == self.num_classes
+            expected = f"num_classes (here {self.num_classes}) different ones of {', '.join(names)}"
+            _require(fits, "actions", self.actions, expected)
         _require(
             1 <= self.classes_per_video <= self.num_classes, "classes_per_video", self.classes_per_video, "1 or more"
         )
@@ -140,7 +147,7 @@ class CorpusConfig:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes in use."""
-        return tuple(action.name for action in ACTIONS[: self.num_classes])
+        return self.actions or tuple(action.name for action in ACTIONS[: self.num_classes])
 
 
 def unique_scenes(config: CorpusConfig) -> CorpusConfig:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, NUM_JOINTS, SHOULDERS, UNITS
+from uptal.synthetic.actions import NUM_JOINTS, SHOULDERS, UNITS, find_action
 from uptal.synthetic.config import CorpusConfig
 from uptal.synthetic.noise import smooth_noise
 from uptal.synthetic.tempo import pace
@@ -171,7 +171,7 @@ def _run(unit: str, take: Take, frames, manner: Manner, config: CorpusConfig) ->
     """Poses of one unit along a take."""
     clock = manner.clock
     origin = min(take.origin, len(clock) - 1)
-    gone = (clock[frames] - clock[origin]) / pace(config.num_classes)[take.label]
+    gone = (clock[frames] - clock[origin]) / pace(config.labels)[take.label]
     amplitude = (take.size * manner.amplitude[unit][frames])[:, None]
     phase = take.phase + take.direction * take.speed * gone
-    return ACTIONS[take.label].poses(phase, amplitude)[:, UNITS[unit]]
+    return find_action(config.labels[take.label]).poses(phase, amplitude)[:, UNITS[unit]]

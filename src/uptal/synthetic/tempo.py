@@ -10,14 +10,14 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from uptal.synthetic.actions import ACTIONS, Action
+from uptal.synthetic.actions import Action, find_action
 from uptal.synthetic.figure import Skeleton, pose_skeleton
 
 
 @cache
-def pace(num_classes: int) -> tuple[float, ...]:
-    """Factor on the period of each of the first classes; 1 on average."""
-    areas = np.array([brushed_area(_two_periods(action)).sum() for action in ACTIONS[:num_classes]])
+def pace(names: tuple[str, ...]) -> tuple[float, ...]:
+    """Factor on the period of each of the actions of these names; 1 on average."""
+    areas = np.array([brushed_area(_two_periods(find_action(name))).sum() for name in names])
     return tuple(float(value) for value in areas / areas.mean())
 
 
