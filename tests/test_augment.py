@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from uptal.augment import AugmentConfig, AugmentParams, apply, centre, draw
+from uptal.augment import AugmentConfig, AugmentParams, apply, centre, draw, tables
 from uptal.errors import ConfigError
 
 EXACT = 2e-6
@@ -134,6 +134,56 @@ def test_any_number_of_axes_may_lie_between_sample_and_colour(pictures):
     clips = apply(pictures.view(2, 3, 1, 3, 40, 48), chosen, 24)
     assert clips.shape == (2, 3, 1, 3, 24, 24)
     assert torch.equal(clips[:, :, 0], apply(pictures, chosen, 24))
+
+
+def whole_pixels(chosen: AugmentParams) -> AugmentParams:
+    """The draw with its crop moved to whole pixels of 40 x 48."""
+    sides = torch.tensor([40.0, 48.0])
+    extent = (chosen.box[:, 2:] * sides).round().clamp(min=1)
+    begin = torch.minimum((chosen.box[:, :2] * sides).round(), sides - extent)
+    return replace(chosen, box=torch.cat([begin / sides, extent / sides], 1))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fast_is_the_same_on_whole_pixels_but_for_rounding_to_grey_levels(pictures, seed):
+    chosen = draw_tensors(seed, 2, AugmentConfig(size=24, blur=0.5, jitter=0.8))
+    found, exact = apply(pictures, chosen, 24, "fast"), apply(pictures, whole_pixels(chosen), 24)
+    gain = float(chosen.colour[:, :3].prod(1).max()) * 2  # what colours and hue make of a level, at most
+    assert float((found - exact).abs().max()) <= max(1.0, gain) * 1.5 / 255  # two roundings of half a level, kept apart
+    assert float((found - exact).abs().mean()) < 0.5 / 255
+
+
+def test_fast_in_float32_differs_in_nothing_but_the_crop(pictures):
+    chosen = draw_tensors(1, 2, AugmentConfig(size=24))
+    found = apply(pictures.float(), chosen, 24, "fast")
+    torch.testing.assert_close(found, apply(pictures, whole_pixels(chosen), 24), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("resize", ["exact", "fast"])
+def test_a_draw_may_serve_several_samples_and_none(pictures, resize):
+    chosen, several = draw_tensors(2, 3, AugmentConfig(size=20)), pictures[[0, 1, 0, 1]]
+    rows = torch.tensor([0, 2, 2, 2])
+    plan = tables(chosen, (40, 48), 20, resize)
+    expected = apply(several, chosen.map(lambda x: x[rows]), 20, resize)
+    torch.testing.assert_close(plan.on(several, rows), expected, atol=EXACT, rtol=0)
+    into = torch.empty(4, 3, 20, 20, 3)
+    assert torch.equal(plan.on(several, rows, out=into), into.movedim(-1, -3))
+    torch.testing.assert_close(into.movedim(-1, -3), expected, atol=EXACT, rtol=0)
+
+
+@pytest.mark.parametrize("resize", ["exact", "fast"])
+def test_means_and_deviations_may_be_taken_out_on_the_way(pictures, resize):
+    chosen, mean, std = draw_tensors(4, 2, AugmentConfig(size=20)), (0.4, 0.5, 0.1), (0.2, 0.3, 0.5)
+    found = tables(chosen, (40, 48), 20, resize, mean=mean, std=std).on(pictures)
+    expected = apply(pictures, chosen, 20, resize) - torch.tensor(mean)[:, None, None]
+    expected = expected / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)  # a few sums of numbers up to 5
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0])
+def test_a_fast_blur_is_the_exact_one(pictures, sigma):
+    exact, fast = (apply(square(pictures), params(sigma=sigma), 40, resize) for resize in ("exact", "fast"))
+    torch.testing.assert_close(fast, exact, atol=1e-5, rtol=0)  # nothing is resized, so nothing rounded
 
 
 def test_crops_cover_the_shares_and_ratios_asked_for():

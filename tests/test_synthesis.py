@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uptal.errors import ConfigError
-from uptal.pretext.synthesis import PasteConfig, Placement, derangements, draw_blend, inside, paste, pool_region
+from uptal.pretext.synthesis import (
+    PasteConfig,
+    Placement,
+    derangements,
+    draw_blend,
+    inside,
+    paste_into,
+    pool_region,
+    region_rows,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,6 +33,11 @@ def placement(seed: int, batch: int, clips=8, most=6, frames=4) -> Placement:
     start = rng.integers(0, clips - length + 1)
     blend = rng.random((batch, most, frames), np.float32)
     return Placement(torch.from_numpy(start), torch.from_numpy(length), torch.from_numpy(blend))
+
+
+def paste(action, background, place):
+    """The regions' clips, which `action` (B, R, …) holds among others, on a copy of the background."""
+    return paste_into(background.clone(), action[region_rows(place, int(place.length.sum()))], place)
 
 
 def slowly(action, background, place):

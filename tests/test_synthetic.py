@@ -87,10 +87,21 @@ def test_the_lower_foot_stands_on_the_ground_unless_the_figure_hops():
 
 def test_all_actions_brush_over_the_same_area_per_frame():
     phase = np.linspace(0, 2, 129)
-    for count in (8, 12):
-        areas = [brushed_area(action.poses(phase, np.ones((129, 1)))).sum() for action in ACTIONS[:count]]
-        per_frame = np.array(areas) / np.array(pace(count))
-        assert np.allclose(per_frame, per_frame[0]) and np.isclose(np.mean(pace(count)), 1)
+    for chosen in (ACTIONS[:8], ACTIONS, ACTIONS[9:4:-2]):
+        areas = [brushed_area(action.poses(phase, np.ones((129, 1)))).sum() for action in chosen]
+        paces = pace(tuple(action.name for action in chosen))
+        per_frame = np.array(areas) / np.array(paces)
+        assert np.allclose(per_frame, per_frame[0]) and np.isclose(np.mean(paces), 1)
+
+
+def test_actions_may_be_chosen_by_name():
+    config = replace(SMALL, actions=("lean", "clap"), num_classes=2)
+    assert config.labels == ("lean", "clap")
+    shown = [annotate(config, "trimmed", index).segments[0].label for index in range(4)]
+    assert sorted(shown) == ["clap", "clap", "lean", "lean"]
+    first = replace(SMALL, num_classes=2)
+    by_name = replace(first, actions=first.labels)
+    assert np.array_equal(render_video(first, "trimmed", 0)[0], render_video(by_name, "trimmed", 0)[0])
 
 
 def _energy(config: CorpusConfig, num_videos: int):
@@ -339,6 +350,9 @@ def test_another_corpus_in_the_same_folder_is_refused_by_name(tmp_path):
         {"size": (32, 31)},
         {"num_classes": 13},
         {"num_classes": 1},
+        {"actions": ("lean", "clap"), "num_classes": 3},
+        {"actions": ("lean", "swim"), "num_classes": 2},
+        {"actions": ("lean", "lean"), "num_classes": 2},
         {"classes_per_video": 9},
         {"untrimmed_frames": 40},
         {"p_cut": 1.5},

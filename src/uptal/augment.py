@@ -3,7 +3,8 @@
 Crop, antialiased resize, flip and Gaussian blur are linear and separable, so they fold into two small matrices a sample
 (rows and columns); brightness, contrast, saturation and hue fold into one 3x3 colour matrix. A batch then costs two
 matrix products and one colour product, without a loop over samples. Pictures lie rows first (H C F W) meanwhile: with
-rows and columns as the first and the last axis, one large product serves all pictures of a sample.
+rows and columns as the first and the last axis, one large product serves all pictures of a sample. On a CPU that is
+still more arithmetic than the few pixels that have a say need: `resize` "fast" asks for PyTorch's 8-bit kernel there.
 
 Letters: B samples, F frames (all axes between the first and C), C colours, H W decoded size, h w output size.
 """
@@ -11,12 +12,14 @@ Letters: B samples, F frames (all axes between the first and C), C colours, H W 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from uptal.errors import ConfigError
@@ -58,6 +61,9 @@ class AugmentConfig:
     """Standard deviation of the blur in output pixels, at most 4. The paper does not say."""
     scope: Literal["per_source", "composite"] = "per_source"
     """Augment each source video by itself before blending (four draws a sample), or the finished synthetic video."""
+    resize: Literal["exact", "fast"] = "exact"
+    """Crops between pixels and float32 arithmetic, or crops of whole pixels, which a CPU resizes in 8 bits (as Pillow
+    does), several times as fast."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
@@ -116,7 +122,10 @@ def centre(count: int, aspect: float, share: float = 1.0) -> AugmentParams:
 
 
 def apply(
-    frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"], params: AugmentParams, size: int
+    frames: UInt8[Tensor, "B *F C H W"] | Float[Tensor, "B *F C H W"],
+    params: AugmentParams,
+    size: int,
+    resize: Literal["exact", "fast"] = "exact",
 ) -> Float[Tensor, "B *F C size size"]:
     """Augments a batch: every sample by its own draw, all its frames alike.
 
@@ -127,22 +136,149 @@ def apply(
         frames: Decoded pictures, 0 to 255.
         params: One draw a sample, on the device of `frames`.
         size: Output height and width.
+        resize: `AugmentConfig.resize`; pictures in float32 and other devices get the crops of whole pixels only.
 
     Returns:
         Pictures in [0, 1]; a view whose memory is not in the order of its axes.
     """
-    batch, (height, width) = len(frames), frames.shape[-2:]
+    height, width = frames.shape[-2:]
+    return tables(params, (height, width), size, resize, frames.dtype).on(frames)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What draws do to pictures, worked out once for a batch. H W decoded size, h w output size."""
+
+    size: int
+    flip: Bool[Tensor, " B"]
+    sigma: Float[Tensor, " B"]
+    matrix: Float[Tensor, "B 3 3"]
+    """Colours to colours, from 0..255 to what comes out."""
+    offset: Float[Tensor, " 3"]
+    """Added to them: what black is."""
+    grey: Float[Tensor, "B 3 3"]
+    """What contrast adds of a frame's mean colour."""
+    limits: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]
+    """Black and white."""
+    rows: Float[Tensor, "B h H"] | None
+    """Crop, resize and blur of rows; None where the 8-bit kernel does it."""
+    columns: Float[Tensor, "B w W"] | None
+    """The same of columns, and the flip."""
+    corners: Int[Tensor, "B 4"] | None
+    """For the 8-bit kernel: top, left, height, width in pixels."""
+
+    def at(self, which: slice | Int[Tensor, " N"]) -> Tables:
+        """The tables of some of the draws."""
+        parts = (self.flip, self.sigma, self.matrix, self.grey, self.rows, self.columns, self.corners)
+        flip, sigma, matrix, grey, rows, columns, corners = (None if each is None else each[which] for each in parts)
+        assert flip is not None and sigma is not None and matrix is not None and grey is not None
+        return Tables(self.size, flip, sigma, matrix, self.offset, grey, self.limits, rows, columns, corners)
+
+    def on(
+        self,
+        frames: UInt8[Tensor, "N *F C H W"] | Float[Tensor, "N *F C H W"],
+        rows: Int[Tensor, " N"] | None = None,
+        out: Float[Tensor, "N *F h w C"] | None = None,
+    ) -> Float[Tensor, "N *F C h w"]:
+        """The pictures of `apply`; `rows` says which draw each sample takes, in ascending order, None its own."""
+        if self.corners is None:
+            found = (self if rows is None else self.at(rows))._by_products(frames)
+            return found if out is None else out.copy_(found.movedim(-3, -1)).movedim(-1, -3)
+        counts = [1] * len(frames) if rows is None else rows.bincount(minlength=len(self.flip)).tolist()
+        found = torch.empty(*frames.shape[:-3], self.size, self.size, 3) if out is None else out
+        self._by_kernel(frames, counts, found)
+        return found.movedim(-1, -3)
+
+    def _by_products(self, frames: Tensor) -> Tensor:
+        assert self.rows is not None and self.columns is not None
+        batch, (height, width) = len(frames), frames.shape[-2:]
+        rows_first = frames.reshape(batch, -1, 3, height, width).permute(0, 3, 2, 1, 4)
+        pictures = rows_first.to(self.rows.dtype, memory_format=torch.contiguous_format).contiguous()
+        pictures = (pictures.view(batch, -1, width) @ self.columns.transpose(1, 2)).view(batch, height, -1)
+        pictures = self._recoloured((self.rows @ pictures).view(batch, self.size, 3, -1, self.size))
+        return pictures.permute(0, 3, 2, 1, 4).unflatten(1, frames.shape[1:-3])
+
+    def _recoloured(self, pictures: Float[Tensor, "B h 3 F w"]) -> Float[Tensor, "B h 3 F w"]:
+        """Brightness, contrast about each frame's mean grey, saturation, hue; clamped."""
+        batch, height, _, _, width = pictures.shape
+        shift = self.grey @ pictures.mean((1, 4)) + self.offset[:, None]
+        shift = shift[:, None, :, :, None].expand(-1, height, -1, -1, width)
+        matrix = self.matrix[:, None].expand(-1, height, -1, -1).reshape(-1, 3, 3)
+        pixels = pictures.reshape(batch * height, 3, -1)
+        mixed = torch.baddbmm(shift.reshape(batch * height, 3, -1), matrix, pixels)
+        black, white = (limit[:, None] for limit in self.limits)
+        torch.minimum(torch.maximum(mixed, black, out=mixed), white, out=mixed)
+        return mixed.view(pictures.shape)
+
+    def _by_kernel(
+        self, frames: UInt8[Tensor, "N *F C H W"], counts: list[int], out: Float[Tensor, "N *F h w C"]
+    ) -> None:
+        """On a CPU; each draw is for so many samples. Colours come last in memory, which is how the 8-bit kernel and
+        convolutions are fastest."""
+        assert self.corners is not None
+        side, small = (self.size, self.size), torch.empty(out.shape, dtype=torch.uint8)
+        drawn = zip(self.corners.tolist(), self.flip.tolist(), frames.split(counts), small.split(counts), strict=True)
+        for (top, left, height, width), flip, before, after in drawn:
+            if len(before):
+                crop = before.flatten(0, -4)[..., top : top + height, left : left + width]
+                resized = F.interpolate(crop, side, mode="bilinear", antialias=True)
+                after.flatten(0, -4).copy_((resized.flip(-1) if flip else resized).movedim(1, -1))
+        pictures = small.float()
+        for draw, part in enumerate(pictures.split(counts)):
+            if self.sigma[draw] > 0:
+                part.copy_(_blurred(part.flatten(0, -4), self.sigma[draw]).view(part.shape))
+        mean = pictures.flatten(-2).sum(-2).unflatten(-1, (-1, 3)).sum(-2) / self.size**2
+        grey = self.grey.repeat_interleave(torch.tensor(counts), 0)
+        shift = (mean.flatten(1, -2) @ grey.mT + self.offset).tile(self.size)
+        parts = (each.split(counts) for each in (pictures, shift, out))
+        for matrix, before, added, after in zip(self.matrix[..., None, None], *parts, strict=True):
+            if len(before):
+                # dilation means nothing to one pixel; it has PyTorch take oneDNN's convolution for few pictures, too
+                mixed = F.conv2d(before.flatten(0, -4).movedim(-1, 1), matrix, dilation=2).movedim(1, -1).flatten(2)
+                torch.add(mixed, added.flatten(0, -2)[:, None], out=after.flatten(0, -4).flatten(2))
+        black, white = (limit.repeat(self.size) for limit in self.limits)
+        lines = out.flatten(-2)
+        torch.minimum(torch.maximum(lines, black, out=lines), white, out=lines)
+
+
+def tables(
+    params: AugmentParams,
+    source: tuple[int, int],
+    size: int,
+    resize: Literal["exact", "fast"] = "exact",
+    dtype: torch.dtype = torch.uint8,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Tables:
+    """The tables for pictures of `source` height and width in `dtype`, on the device of `params`.
+
+    What comes out is (x - mean) / std, colour by colour, of the augmented pictures in [0, 1].
+    """
     box, flip, colour, sigma = map(torch.as_tensor, (params.box, params.flip, params.colour, params.sigma))
-    rows = _resize_matrix(box[:, 0], box[:, 2], height, size)
-    columns = _resize_matrix(box[:, 1], box[:, 3], width, size)
+    device, plain = box.device, torch.uint8 == dtype and box.device.type == "cpu"
+    shift, scale = (torch.tensor(value, dtype=torch.float32, device=device) for value in (mean, std))
+    matrix = _colour_matrix(colour) / scale[:, None]
+    darker = colour[:, 0] * (1 - colour[:, 1]) / 255
+    grey = darker[:, None, None] * (torch.tensor(_GREY, device=device) / scale[:, None])
+    limits = (-shift / scale, (1 - shift) / scale)
+    corners = _whole_pixels(box, *source) if resize == "fast" else None
+    if corners is not None and plain:
+        return Tables(size, flip, sigma, matrix, limits[0], grey, limits, None, None, corners)
+    if corners is not None:
+        box = corners / torch.tensor([*source, *source], device=device)
     blur = _blur_matrix(sigma, size)
-    rows, columns = blur @ rows, blur @ columns
+    rows = blur @ _resize_matrix(box[:, 0], box[:, 2], source[0], size)
+    columns = blur @ _resize_matrix(box[:, 1], box[:, 3], source[1], size)
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    rows_first = frames.reshape(batch, -1, 3, height, width).permute(0, 3, 2, 1, 4)
-    pictures = rows_first.to(rows.dtype, memory_format=torch.contiguous_format).contiguous()
-    pictures = rows @ (pictures.view(batch, -1, width) @ columns.transpose(1, 2)).view(batch, height, -1)
-    pictures = _recolour(pictures.view(batch, size, 3, -1, size), colour)
-    return pictures.permute(0, 3, 2, 1, 4).unflatten(1, frames.shape[1:-3])
+    return Tables(size, flip, sigma, matrix, limits[0], grey, limits, rows, columns, None)
+
+
+def _whole_pixels(box: Float[Tensor, "B 4"], height: int, width: int) -> Int[Tensor, "B 4"]:
+    """Top, left, height, width in pixels: the nearest whole ones, at least one."""
+    sides = torch.tensor([height, width], device=box.device)
+    extent = (box[:, 2:] * sides).round().clamp(min=1)
+    begin = torch.minimum((box[:, :2] * sides).round(), sides - extent)
+    return torch.cat([begin, extent], 1).long()
 
 
 def _draw_boxes(rng: np.random.Generator, count: int, aspect: float, cfg: AugmentConfig) -> Float[np.ndarray, "N 4"]:
@@ -180,18 +316,48 @@ def _resize_matrix(
 def _blur_matrix(sigma: Float[Tensor, " B"], size: int) -> Float[Tensor, "B h h"]:
     """Gaussian blur with mirrored borders; the identity where sigma is 0."""
     reach = min(size - 1, _BLUR_REACH)
-    taps = torch.arange(-reach, reach + 1, device=sigma.device)
-    kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2))
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    place = torch.arange(size, device=sigma.device)[:, None] + taps
+    kernel = _gauss(sigma[:, None], reach)
+    place = torch.arange(size, device=sigma.device)[:, None] + torch.arange(-reach, reach + 1, device=sigma.device)
     place = (size - 1) - ((size - 1) - place.abs()).abs()
     matrix = torch.zeros(len(sigma), size, size, device=sigma.device, dtype=sigma.dtype)
     return matrix.scatter_add(2, place.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1))
 
 
-def _colour_matrix(saturation: Float[Tensor, " B"], hue: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
-    """Saturation, then a turn of the chroma plane by `hue` turns; greys stay as they are."""
-    device = saturation.device
+def _gauss(sigma: Float[Tensor, "*#K"], reach: int) -> Float[Tensor, "*K"]:
+    taps = torch.arange(-reach, reach + 1, device=sigma.device)
+    kernel = torch.exp(-(taps**2) / (2 * sigma.clamp(min=1e-3) ** 2))
+    return kernel / kernel.sum(-1, keepdim=True)
+
+
+def _blurred(pictures: Float[Tensor, "F h w C"], sigma: Float[Tensor, ""]) -> Float[Tensor, "F h w*C"]:
+    """The same for one draw, by shifting and adding, as far as the kernel has weight in float32."""
+    reach = min(pictures.shape[1] - 1, _BLUR_REACH, math.ceil(6 * float(sigma)))
+    kernel = _gauss(sigma, reach).tolist()
+    flat = pictures.flatten(2)
+    for axis, width in ((1, 1), (2, 3)):
+        length, reflected = flat.shape[axis], _mirrored(pictures.shape[1], reach, flat.device)
+        if axis == 2:
+            reflected = (3 * reflected[:, None] + torch.arange(3)).flatten()
+        padded = flat.index_select(axis, reflected)
+        flat = padded.narrow(axis, 0, length) * kernel[0]
+        for tap, weight in enumerate(kernel[1:], 1):
+            flat.add_(padded.narrow(axis, tap * width, length), alpha=weight)
+    return flat
+
+
+def _mirrored(size: int, reach: int, device: torch.device) -> Int[Tensor, " K"]:
+    """Pixels from `reach` before the first to `reach` beyond the last, mirrored at both."""
+    place = torch.arange(-reach, size + reach, device=device)
+    return (size - 1) - ((size - 1) - place.abs()).abs()
+
+
+def _colour_matrix(colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B 3 3"]:
+    """All that is done to colours but for the shift; from 0..255 to 0..1.
+
+    Saturation, then a turn of the chroma plane by `hue` turns; greys stay as they are.
+    """
+    brightness, contrast, saturation, hue = colour.unbind(1)
+    device = colour.device
     grey = torch.tensor(_GREY, device=device).expand(3, 3)
     eye = torch.eye(3, device=device)
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], device=device)
@@ -200,18 +366,4 @@ def _colour_matrix(saturation: Float[Tensor, " B"], hue: Float[Tensor, " B"]) ->
     turn = torch.stack([one, zero, zero, zero, angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos()], 1)
     rotate = torch.linalg.inv(to_yiq) @ turn.reshape(-1, 3, 3) @ to_yiq
     saturate = saturation[:, None, None] * eye + (1 - saturation[:, None, None]) * grey
-    return rotate @ saturate
-
-
-def _recolour(pictures: Float[Tensor, "B h 3 F w"], colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B h 3 F w"]:
-    """Brightness, contrast about each frame's mean grey, saturation, hue; scaled from 0..255 and clamped to [0, 1]."""
-    batch, height, _, _, width = pictures.shape
-    brightness, contrast, saturation, hue = colour.unbind(1)
-    matrix = _colour_matrix(saturation, hue) * (brightness * contrast / 255)[:, None, None]
-    grey = torch.tensor(_GREY, device=pictures.device) / 255
-    mean = pictures.mean((1, 4)).transpose(1, 2) @ grey
-    shift = (brightness * (1 - contrast))[:, None] * mean
-    shift = shift[:, None, None, :, None].expand(-1, height, -1, -1, width).reshape(batch * height, 1, -1)
-    matrix = matrix[:, None].expand(-1, height, -1, -1).reshape(-1, 3, 3)
-    mixed = torch.baddbmm(shift, matrix, pictures.reshape(batch * height, 3, -1))
-    return mixed.clamp_(0, 1).view(pictures.shape)
+    return rotate @ saturate * (brightness * contrast / 255)[:, None, None]

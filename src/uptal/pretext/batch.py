@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from uptal import augment
-from uptal.augment import AugmentConfig, AugmentParams
-from uptal.pixels import normalise
+from uptal.augment import AugmentConfig, AugmentParams, Tables
 from uptal.pretext.data import DataConfig, Sample
-from uptal.pretext.synthesis import Placement, paste
+from uptal.pretext.synthesis import Placement, paste_into, region_rows
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,10 @@ class Batch:
     """Whether a region is all there is of its synthetic video (`context` none)."""
     size: int
     """Height and width after augmentation."""
+    resize: Literal["exact", "fast"]
+    """How crops are resized (`AugmentConfig`)."""
+    pasted: tuple[int, ...]
+    """Number of clips of all regions together, a view; so that the device need not be asked."""
     composite: bool
     """Whether the finished synthetic video is augmented instead of its sources."""
     mean: tuple[float, float, float]
@@ -104,6 +107,8 @@ def collate(
         looped=torch.tensor([plan.looped for plan in plans]),
         alone=data.timeline.context == "none",
         size=aug.size,
+        resize=aug.resize,
+        pasted=tuple(np.sum([plan.length for plan in plans], axis=0).tolist()),
         composite=aug.scope == "composite",
         mean=data.mean,
         std=data.std,
@@ -113,21 +118,74 @@ def collate(
 def synthesise(batch: Batch) -> list[tuple[Float[Tensor, "B J C T H W"], Placement]]:
     """T (Sec. 3.2.1) on the device: for every view the synthetic videos, normalised, and where their regions are."""
     with torch.no_grad(), torch.autocast(batch.frames.device.type, enabled=False):
-        return [_synthesise_view(batch, view) for view in range(batch.clips.shape[1])]
+        frames = batch.frames.permute(0, 2, 3, 1)
+        if batch.resize == "fast":
+            frames = frames.contiguous()
+        return [
+            (_View.of(batch, view, frames).clips(), _placement(batch, view)) for view in range(batch.clips.shape[1])
+        ]
 
 
-def _synthesise_view(batch: Batch, view: int) -> tuple[Tensor, Placement]:
-    place = Placement(batch.start[:, view], batch.length[:, view], batch.blend[:, view], batch.alone)
-    lender = torch.arange(len(batch.ids), device=batch.clips.device) if batch.lender is None else batch.lender[view]
-    clips = batch.frames[batch.clips[lender, view]]
-    own, other = batch.augment.map(lambda x: x[:, view, 1]), batch.augment.map(lambda x: x[lender, view, 0])
-    if batch.composite:
-        if batch.lender is not None:
-            clips = paste(batch.frames[batch.region[:, view]].float(), clips.float(), place)
-        pictures = augment.apply(clips, own, batch.size)
-    else:
-        pictures = augment.apply(clips, other, batch.size)
-        if batch.lender is not None:
-            action = augment.apply(batch.frames[batch.region[:, view]], own, batch.size)
-            pictures = paste(action, pictures, place)
-    return normalise(pictures, batch.mean, batch.std), place
+_AT_ONCE = 2**20
+"""Numbers that a CPU makes at once: a few megabytes."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of a batch, and what its draws do to pictures."""
+
+    batch: Batch
+    view: int
+    frames: UInt8[Tensor, "F H W C"]
+    lender: Int[Tensor, " B"]
+    background: Tables
+    region: Tables
+
+    @classmethod
+    def of(cls, batch: Batch, view: int, frames: UInt8[Tensor, "F H W C"]) -> _View:
+        own = torch.arange(len(batch.ids), device=batch.clips.device)
+        lender = own if batch.lender is None else batch.lender[view]
+        blended = batch.composite and batch.lender is not None
+        dtype = torch.float32 if blended else frames.dtype
+
+        def tables(params: AugmentParams) -> Tables:
+            height, width = frames.shape[1:3]
+            return augment.tables(
+                params, (height, width), batch.size, batch.resize, dtype, mean=batch.mean, std=batch.std
+            )
+
+        region = tables(batch.augment.map(lambda x: x[:, view, 1]))
+        background = region if batch.composite else tables(batch.augment.map(lambda x: x[lender, view, 0]))
+        return cls(batch, view, frames, lender, background, region)
+
+    def clips(self) -> Float[Tensor, "B J C T H W"]:
+        """The synthetic videos; on a CPU a few samples at a time, so that all it takes to make them is in the cache."""
+        batch, count = self.batch, len(self.batch.ids)
+        if self.frames.device.type != "cpu":
+            return self._put_together(slice(0, count), batch.pasted[self.view], None).transpose(2, 3)
+        found = torch.empty(count, *batch.clips.shape[2:], batch.size, batch.size, 3)
+        some = max(1, _AT_ONCE // found[0].numel())
+        for first in range(0, count, some):
+            which = slice(first, first + some)
+            self._put_together(which, int(batch.length[which, self.view].sum()), found[which])
+        return found.movedim(-1, 2)
+
+    def _put_together(self, which: slice, total: int, out: Tensor | None) -> Float[Tensor, "N J T C H W"]:
+        """Some samples' videos, in `out` (N, J, T, H, W, C) if given; `total` clips are in their regions."""
+        batch, place = self.batch, _placement(self.batch, self.view, which)
+        pictures = self._picked(batch.clips[self.lender[which], self.view])
+        if batch.lender is None:
+            return self.background.at(which).on(pictures, out=out)
+        sample, clip = region_rows(place, total)
+        action = self._picked(batch.region[which][sample, self.view, clip])
+        if batch.composite:
+            return self.region.at(which).on(paste_into(pictures.float(), action.float(), place), out=out)
+        action = self.region.at(which).on(action, sample)
+        return paste_into(self.background.at(which).on(pictures, out=out), action, place)
+
+    def _picked(self, table: Int[Tensor, "*N T"]) -> UInt8[Tensor, "*N T C H W"]:
+        return self.frames.index_select(0, table.flatten()).unflatten(0, table.shape).movedim(-1, -3)
+
+
+def _placement(batch: Batch, view: int, which: slice = slice(None)) -> Placement:
+    return Placement(batch.start[which, view], batch.length[which, view], batch.blend[which, view], batch.alone)

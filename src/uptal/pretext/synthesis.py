@@ -79,17 +79,25 @@ def inside(place: Placement, num_clips: int) -> Bool[Tensor, "B J"]:
     return (slot >= place.start[:, None]) & (slot < (place.start + place.length)[:, None])
 
 
-def paste(
-    action: Float[Tensor, "B R T C H W"], background: Float[Tensor, "B J T C H W"], place: Placement
+def region_rows(place: Placement, total: int) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """Sample, and place in its region, of every clip of all regions; `total` is their number, which the device need
+    not be asked for then."""
+    sample = torch.arange(len(place.length), device=place.length.device)
+    sample = sample.repeat_interleave(place.length, output_size=total)
+    before = place.length.cumsum(0) - place.length
+    return sample, torch.arange(total, device=sample.device) - before[sample]
+
+
+def paste_into(
+    background: Float[Tensor, "B J T C H W"], action: Float[Tensor, "N T C H W"], place: Placement
 ) -> Float[Tensor, "B J T C H W"]:
-    """Blends the region's clips into slots start .. start + length; every other slot stays as it is, to the bit."""
-    num_clips = background.shape[1]
-    slot = torch.arange(num_clips, device=action.device) - place.start[:, None]
-    slot = slot.clamp(0, action.shape[1] - 1)
-    sample = torch.arange(len(action), device=action.device)[:, None]
-    weight = place.blend[sample, slot][..., None, None, None]
-    mixed = weight * action[sample, slot] + (1 - weight) * background
-    return torch.where(inside(place, num_clips)[:, :, None, None, None, None], mixed, background)
+    """Blends the regions' clips (`region_rows`) into slots start .. start + length of `background` itself, and gives it
+    back; every other slot stays as it is, to the bit."""
+    sample, clip = region_rows(place, len(action))
+    slot = place.start[sample] + clip
+    weight = place.blend[sample, clip][..., None, None, None]
+    background[sample, slot] = (1 - weight) * background[sample, slot] + weight * action
+    return background
 
 
 def pool_region(features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:

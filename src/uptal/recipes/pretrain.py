@@ -219,7 +219,7 @@ def _easy(cfg: PretrainConfig) -> PretrainConfig:
 def small(cfg: PretrainConfig) -> PretrainConfig:
     """The laptop's twin of a recipe: the slim encoder, 48-pixel clips, a batch of 16 and a queue of a few batches."""
     data = replace(cfg.data, resize=56, val_videos=0, workers=1, cache_mib=512)
-    aug = replace(cfg.aug, size=48, sigma=(0.1, 1.0), area=(0.4, 1.0))
+    aug = replace(cfg.aug, size=48, sigma=(0.1, 1.0), area=(0.4, 1.0), resize="fast")
     head = replace(cfg.head, hidden=128, width=64, ft_width=64)
     contrast = replace(cfg.contrast, queue=96, momentum=0.99)
     optim = replace(
