@@ -159,6 +159,21 @@ def test_committed_results_still_belong_to_todays_settings():
     assert len(mine) >= 7
 
 
+@pytest.mark.parametrize(
+    ("setting", "same", "other"),
+    [("data.timeline.regions", 1, 2), ("contrast.positives", "own", None), ("contrast.background", False, None),
+     ("contrast.own_outside", False, True), ("head.boundary", 0.0, 0.5), ("paste.ramp", 0.0, 2.0)],
+)  # fmt: skip
+def test_settings_that_came_later_belong_to_a_run_only_where_they_change_it(smoke, setting, same, other):
+    where, _ = smoke
+    plain = Study(where, rows(where)["pal"], 0)
+    unchanged = method("pal", rows(where), {setting: same})
+    assert Study(where, replace(unchanged, name="pal"), 0).settings() == plain.settings()
+    if other is not None:
+        changed = Study(where, replace(method("pal", rows(where), {setting: other}), name="pal"), 0)
+        assert changed.settings() != plain.settings()
+
+
 def test_results_of_an_earlier_corpus_are_left_out(smoke, tmp_path):
     where, _ = smoke
     settings = Study(where, rows(where)["pal"], 0).settings()

@@ -11,7 +11,7 @@ Pixels are read by `uptal.video`; what is pasted where is decided here and done 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -73,6 +73,9 @@ class TimelineConfig:
     """T, frames of a clip (Sec. 4.1.1)."""
     views: int = 2
     """Query and key; 1 for supervised classification."""
+    regions: int = 1
+    """Regions of each video in a step, each with draws of its own: so many pairs from one pass over the file. The paper
+    says nothing of it and draws one."""
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
     """Clips outside the region."""
     region: RegionConfig = field(default_factory=RegionConfig)
@@ -83,8 +86,8 @@ class TimelineConfig:
 
     def __post_init__(self) -> None:
         region = self.region
-        if self.clips < 1 or self.frames < 1 or self.views not in (1, 2):
-            raise ConfigError("A timeline needs clips >= 1, frames >= 1 and one or two views.")
+        if self.clips < 1 or self.frames < 1 or self.regions < 1 or self.views not in (1, 2):
+            raise ConfigError("A timeline needs clips, frames and regions of at least 1, and one or two views.")
         if not 1 <= region.min_clips <= region.max_clips <= self.clips:
             raise ConfigError(
                 f"A region of {region.min_clips} to {region.max_clips} clips does not fit {self.clips} clips; "
@@ -117,6 +120,8 @@ class Timeline:
     """L, number of clips of the region."""
     stride: Int[np.ndarray, " V"]
     """Stride of the region's first clip; smaller than what was drawn where the video is too short for that."""
+    lent: Int[np.ndarray, "V J T"]
+    """The video's own J clips without its region: what it can lend to others even when its region stays at home."""
 
 
 def clip_span(frames: int, stride: int) -> int:
@@ -223,16 +228,19 @@ def draw_timeline(
     if paste and cfg.region.min_overlap > 0 and cfg.views == 2:
         views[1] = _overlapping(rng, num_frames, cfg, views)
     if not paste and cfg.context == "none":
-        views = [_View(_padded(view.region, cfg.region.max_clips), view.region, 0, view.strides) for view in views]
-    clips = [view.clips for view in views]
-    if cfg.background.share and paste:
-        clips = [clips[0]] * len(clips)
+        alone = [_padded(view.region, cfg.region.max_clips) for view in views]
+        views = [replace(view, clips=clips, lent=clips, start=0) for view, clips in zip(views, alone, strict=True)]
+    clips, lent = [view.clips for view in views], [view.lent for view in views]
+    if cfg.background.share:
+        lent = [lent[0]] * len(lent)
+        clips = lent if paste else clips
     return Timeline(
         clips=np.stack(clips),
         region=np.stack([_padded(view.region, cfg.region.max_clips) for view in views]),
         start=np.array([view.start for view in views]),
         length=np.array([len(view.region) for view in views]),
         stride=np.array([int(view.strides[0]) for view in views]),
+        lent=np.stack(lent),
     )
 
 
@@ -253,6 +261,7 @@ class _View:
     region: np.ndarray
     start: int
     strides: np.ndarray
+    lent: np.ndarray
 
 
 def _draw_view(
@@ -266,11 +275,12 @@ def _draw_view(
     own = clip_frames(clip_starts, clip_strides, cfg.frames, num_frames)
     if paste:
         starts = _cut(rng, num_frames, cfg, strides)
-        return _View(own, clip_frames(starts, strides, cfg.frames, num_frames), start, strides)
+        return _View(own, clip_frames(starts, strides, cfg.frames, num_frames), start, strides, own)
     latest = np.maximum(0, num_frames - ((cfg.frames - 1) * strides + 1))
     starts = np.minimum(clip_starts[start : start + length], latest)
-    own[start : start + length] = clip_frames(starts, strides, cfg.frames, num_frames)
-    return _View(own, own[start : start + length], start, strides)
+    region, lent = clip_frames(starts, strides, cfg.frames, num_frames), own.copy()
+    own[start : start + length] = region
+    return _View(own, region, start, strides, lent)
 
 
 def _draw_region(
@@ -325,7 +335,7 @@ def _overlapping(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig,
     within = (math.ceil(begin - reach[1] + shared), math.floor(begin + reach[0] - shared))
     starts = _cut(rng, num_frames, cfg, second.strides, within)
     region = clip_frames(starts, second.strides, cfg.frames, num_frames)
-    return _View(second.clips, region, second.start, second.strides)
+    return replace(second, region=region)
 
 
 def _padded(region: np.ndarray, most: int) -> np.ndarray:

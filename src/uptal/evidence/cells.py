@@ -114,7 +114,7 @@ def run_cells(
             "steps": trained["steps"],
             "videos": videos,
             "clips": one.row.clips_of(int(videos)),
-            "pairs": videos if study.config and study.config.method == "pal" else 0,
+            "pairs": one.row.pairs_of(int(videos)),
             "train_seconds": trained["seconds"],
             "measure_seconds": round(time.monotonic() - clock, 1),
             "scores": {key: round(value, 3) for key, value in scores.items()},

@@ -42,7 +42,11 @@ class Method:
 
     def clips_of(self, videos: int) -> int:
         """Clips of one view that the trained encoder has seen after so many videos."""
-        return 0 if self.config is None else videos * self.config.data.timeline.clips
+        return 0 if self.config is None else videos * _clips_a_video(self.config)
+
+    def pairs_of(self, videos: int) -> int:
+        """Region pairs that so many videos have given; 0 for what is not PAL."""
+        return videos * self.config.data.timeline.regions if self.config and self.config.method == "pal" else 0
 
     def steps_for(self, budget: int) -> int:
         """Steps after which as many clips (or videos) are seen as in so many region pairs; 0 if untrained."""
@@ -50,7 +54,11 @@ class Method:
             return 0
         if self.equal == "videos":
             return round(budget / self.config.optim.batch)
-        return round(budget * CLIPS / (self.config.optim.batch * self.config.data.timeline.clips))
+        return round(budget * CLIPS / (self.config.optim.batch * _clips_a_video(self.config)))
+
+
+def _clips_a_video(config: PretrainConfig) -> int:
+    return config.data.timeline.clips * config.data.timeline.regions
 
 
 def tiny(cfg: PretrainConfig, size: int, batch: int, lr: float) -> PretrainConfig:

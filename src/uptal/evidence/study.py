@@ -6,6 +6,7 @@ in short pieces, so it can be stopped at any time; what was measured is skipped,
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,13 @@ PIECE = 50
 FIRST = 2_000
 """First budget, in region pairs; each of the next is twice the one before."""
 
-_LATER = {"contrast": {"dense": 0.0, "key_batch": None}, "aug": {"resize": "exact"}}
+_LATER = {
+    "aug": {"resize": "exact"},
+    "contrast": {"dense": 0.0, "key_batch": None, "background": False, "own_outside": False, "positives": "own"},
+    "data.timeline": {"regions": 1},
+    "head": {"boundary": 0.0},
+    "paste": {"ramp": 0.0},
+}
 """Settings that came after the first results, and the value that changes nothing: left out of a run's digest."""
 _BOOKKEEPING = ("checkpoint_every", "epochs", "keep", "log_every", "max_steps", "keep_best")
 
@@ -73,9 +80,10 @@ class Study:
             for name in _BOOKKEEPING:
                 training["optim"].pop(name)
             for part, values in _LATER.items():
+                inner = functools.reduce(dict.__getitem__, part.split("."), training)
                 for name, same in values.items():
-                    if training[part][name] == same:
-                        training[part].pop(name)
+                    if inner[name] == same:
+                        inner.pop(name)
         return {
             "format": FORMAT,
             "corpus": self.where.name,
@@ -179,7 +187,7 @@ def _measured(
         "steps": steps,
         "videos": videos,
         "clips": clips,
-        "pairs": videos if config and config.method == "pal" else 0,
+        "pairs": study.row.pairs_of(videos),
         "epochs": round(videos / films.split.trimmed, 2),
         "train_seconds": round(seconds, 1),
         "probe_seconds": round(time.monotonic() - clock, 1),

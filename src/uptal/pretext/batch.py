@@ -3,7 +3,8 @@
 Batches carry each decoded frame once, and index tables that say which frames make which clip; pictures are put together
 on the device.
 
-Letters: B samples, V views, J clips, R most clips of a region, T frames of a clip, F distinct frames of a batch.
+Letters: B regions (those of all videos, then, where each has several, the next ones), V views, J clips, R most clips of
+a region, T frames of a clip, F distinct frames of a batch.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ class Batch:
     augment: AugmentParams
     """(B, V, 2): the clips' draw and the region's."""
     lender: Int[Tensor, "V B"] | None
-    """Sample whose clips are the background of sample b in view v; None when regions stay in their own video."""
+    """Whose clips are the background of region b in view v; None when all regions stay in their own video."""
     ids: Int[Tensor, " B"]
     labels: Int[Tensor, " B"] | None
     names: tuple[str, ...]
+    """The videos, each once."""
     position: int
     """Samples of the epoch that were used up when this batch was complete; where a resumed run goes on."""
     looped: Bool[Tensor, " B"]
@@ -81,14 +83,15 @@ def collate(
     labels: Mapping[str, int] | None,
 ) -> Batch:
     """Puts samples together: frames one after the other, tables shifted to where their frames are."""
-    plans = [sample.plan for sample in samples]
+    regions = range(len(samples[0].plans))
+    plans = [sample.plans[region] for region in regions for sample in samples]
 
     def stacked(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays))
 
     counts = np.array([len(sample.frames) for sample in samples])
-    offset = torch.from_numpy(np.cumsum(counts) - counts)[:, None, None, None]
-    names = tuple(paths[plan.index].stem for plan in plans)
+    offset = torch.from_numpy(np.tile(np.cumsum(counts) - counts, len(regions)))[:, None, None, None]
+    names = tuple(paths[sample.plan.index].stem for sample in samples)
     drawn = [plan.augment for plan in plans]
     return Batch(
         frames=torch.cat([sample.frames for sample in samples]),
@@ -101,7 +104,7 @@ def collate(
         augment=AugmentParams(**{name: stacked([vars(draw)[name] for draw in drawn]) for name in vars(drawn[0])}),
         lender=None if lenders is None else stacked(list(lenders)),
         ids=torch.tensor([plan.index for plan in plans]),
-        labels=None if labels is None else torch.tensor([labels[name] for name in names]),
+        labels=None if labels is None else torch.tensor([labels[paths[plan.index].stem] for plan in plans]),
         names=names,
         position=position,
         looped=torch.tensor([plan.looped for plan in plans]),

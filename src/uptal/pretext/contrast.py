@@ -5,6 +5,7 @@ Knows nothing of videos: it sees unit vectors and ids. Letters: B samples, K que
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,15 @@ class ContrastConfig:
     """Weight of a second loss, between single clips: a query clip is to find the key clips that show the same time of
     the source, whatever their speed, among all clips of all keys of the step, those of its own video at other times
     included. 0 leaves it out, as the paper does (its loss knows regions only)."""
+    background: bool = False
+    """Also tell the query from the key of the video that it was pasted onto, where negatives come from the queue; with
+    `negatives` batch or both that key is among them. Not in the paper, which hopes that backgrounds are ignored."""
+    own_outside: bool = False
+    """Also tell the query from the clips around it: those of its own synthetic video outside the region, pooled as the
+    region is. Where there are none, nothing is added. Not in the paper."""
+    positives: Literal["own", "all"] = "own"
+    """With several regions a video (`data.timeline.regions`): a query is to find the key of its own region, or those of
+    the other regions of its video as well (the mean of as many losses)."""
     skip_looped: bool = False
     """Count no loss for videos shorter than a clip, which are played in a loop; they still lend backgrounds and keys.
     The paper does not say; Kinetics has none."""
@@ -65,6 +75,16 @@ class ContrastConfig:
         if self.dense < 0 or (self.dense and (self.local_statistics or self.symmetric)):
             raise ConfigError(
                 "contrast.dense is a weight of 0 or more, and goes without split_bn, shuffle_bn, symmetric."
+            )
+        if self.background and self.negatives != "queue":
+            raise ConfigError(
+                "contrast.background adds the background's key to the queue's; with contrast.negatives "
+                f"{self.negatives} it is a negative anyway. Use contrast.negatives queue, or leave it out."
+            )
+        if self.positives == "all" and not self.mask_same_video:
+            raise ConfigError(
+                "contrast.positives all makes keys of the query's video positives, and contrast.mask_same_video false "
+                "makes them negatives; choose one."
             )
         if self.split_bn > 1 and self.shuffle_bn:
             raise ConfigError("contrast.shuffle_bn is for several processes, split_bn for one; choose one of them.")
@@ -104,6 +124,15 @@ class Queue(nn.Module):
 
 
 @dataclass(frozen=True)
+class Hard:
+    """One more negative for each query, meant for it alone."""
+
+    keys: Float[Tensor, "B D"]
+    there: Bool[Tensor, " B"]
+    """Whether the query has it."""
+
+
+@dataclass(frozen=True)
 class Contrast:
     """Outcome of one comparison."""
 
@@ -121,11 +150,15 @@ def info_nce(
     queue: Queue,
     cfg: ContrastConfig,
     counted: Bool[Tensor, " B"] | None = None,
+    hard: Sequence[Hard] = (),
+    further: Sequence[Float[Tensor, "B D"]] = (),
 ) -> Contrast:
     """InfoNCE (Eq. 7) in float32: positive key against the queue, the other keys of the step, or both.
 
     Queue entries that were never filled do not count, nor, with `mask_same_video`, those of the query's own video.
     Queries that are not `counted` add nothing to the loss; it stays a mean over all, so that processes add up.
+    `hard` negatives count beside the others. With `further` positive keys the loss is the mean over all of them, each
+    by itself against the negatives; accuracy is that of `key`.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = query.float(), key.float()
@@ -142,16 +175,21 @@ def info_nce(
             place = torch.arange(len(names), device=query.device) - world().rank * len(query)
             itself = place == torch.arange(len(query), device=query.device)[:, None]
             valid.append(~itself & ~((names[None] == ids[:, None]) & cfg.mask_same_video))
+        for other in hard:
+            logits.append((query * other.keys.float()).sum(1, keepdim=True))
+            valid.append(other.there[:, None])
         mask = torch.cat(valid, 1)
         negative = torch.cat(logits, 1).masked_fill(~mask, -torch.inf)
-        scores = torch.cat([positive, negative], 1) / cfg.tau
-        first = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        positives = [positive, *((query * other.float()).sum(1, keepdim=True) for other in further)]
+        scores = [torch.cat([one, negative], 1) / cfg.tau for one in positives]
+        first = torch.zeros(len(query), dtype=torch.int64, device=query.device)
         best = negative.max(1).values
         right = ((positive[:, 0] > best) & mask.any(1)).float()
         if counted is None:
-            loss, accuracy = F.cross_entropy(scores, first), right.mean()
+            loss, accuracy = torch.stack([F.cross_entropy(one, first) for one in scores]).mean(), right.mean()
         else:
-            loss = (F.cross_entropy(scores, first, reduction="none") * counted).mean()
+            losses = [(F.cross_entropy(one, first, reduction="none") * counted).mean() for one in scores]
+            loss = torch.stack(losses).mean()
             accuracy = (right * counted).sum() / counted.sum().clamp(min=1)
         return Contrast(loss, accuracy, mask.float().sum(1).mean())
 

@@ -9,7 +9,7 @@ Letters: V views, J clips, R most clips of a region, T frames of a clip, F disti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from uptal.clips import TimelineConfig, draw_timeline
 from uptal.errors import ConfigError, VideoError
 from uptal.pretext.cache import DecodedVideos, Frames
 from uptal.pretext.synthesis import PasteConfig, draw_blend
+from uptal.pretext.within import elsewhere, frozen
 from uptal.video import VideoInfo
 
 VALIDATION = 2**31
@@ -92,6 +93,8 @@ class Plan:
     """Whether the video is shorter than a clip and was played in a loop."""
     index: int
     """Number of the video in the sorted folder."""
+    pasted: bool = True
+    """False where the region stays in its own video although others are pasted (`paste.ramp`)."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,13 @@ class Sample:
     frames: UInt8[Tensor, "F C H W"]
     """Each distinct frame once."""
     plan: Plan
+    more: tuple[Plan, ...] = ()
+    """Plans of the video's other regions, on the same frames."""
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """One for each region."""
+        return self.plan, *self.more
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,8 @@ class Parcel:
 
     frames: UInt8[Tensor, "F C H W"]
     counts: tuple[int, ...]
-    plans: tuple[Plan | None, ...]
+    plans: tuple[tuple[Plan, ...], ...]
+    """Those of each sample; none where no spare could be read."""
     failures: tuple[tuple[tuple[str, str], ...], ...]
 
     @classmethod
@@ -133,14 +144,16 @@ class Parcel:
         return cls(
             frames=torch.cat(frames) if frames else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
             counts=tuple(0 if one.sample is None else len(one.sample.frames) for one in drawn),
-            plans=tuple(None if one.sample is None else one.sample.plan for one in drawn),
+            plans=tuple(() if one.sample is None else one.sample.plans for one in drawn),
             failures=tuple(one.failures for one in drawn),
         )
 
     def opened(self) -> list[Drawn]:
         """What was drawn, in memory of this process: a shared tensor would keep its file open."""
         parts = self.frames.clone().split(list(self.counts))
-        samples = [None if plan is None else Sample(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
+        samples = [
+            Sample(part, plans[0], plans[1:]) if plans else None for part, plans in zip(parts, self.plans, strict=True)
+        ]
         return [Drawn(sample, failed) for sample, failed in zip(samples, self.failures, strict=True)]
 
 
@@ -185,27 +198,48 @@ class Videos(Dataset):
         """
         path, rng = self.paths[index], np.random.default_rng([self.seed, STREAM_SAMPLE, epoch, index])
         info = self.decoded.probe(path)
-        cfg, pasting = self.data.timeline, self.paste.source != "none"
         begin, length = self._stretch(rng, info, centred=epoch == VALIDATION)
-        timeline = draw_timeline(rng, length, cfg, paste=pasting, centred=epoch == VALIDATION)
+        drawn = [self._plan(rng, info, index, epoch, length) for _ in range(self.data.timeline.regions)]
+        pasting = self.paste.source != "none"
+        wanted = [table for plan in drawn for table in ((plan.clips, plan.region) if pasting else (plan.clips,))]
+        distinct, where = np.unique(np.concatenate([table.ravel() for table in wanted]), return_inverse=True)
+        ends = np.cumsum([table.size for table in wanted])
+        tables = [part.reshape(table.shape) for part, table in zip(np.split(where, ends[:-1]), wanted, strict=True)]
+        if pasting:
+            plans = [replace(p, clips=c, region=r) for p, c, r in zip(drawn, tables[::2], tables[1::2], strict=True)]
+        else:
+            plans = [replace(p, clips=c, region=np.zeros_like(p.region)) for p, c in zip(drawn, tables, strict=True)]
+        return Sample(self.decoded.read(info, path, (begin + distinct).tolist()), plans[0], tuple(plans[1:]))
+
+    def _plan(self, rng: np.random.Generator, info: VideoInfo, index: int, epoch: int, length: int) -> Plan:
+        """One region: where it lies, what it is pasted onto and what happens to both, by frames of the video."""
+        cfg, paste_cfg, centred = self.data.timeline, self.paste, epoch == VALIDATION
+        pasting = paste_cfg.source != "none"
+        pasted = pasting and (not paste_cfg.ramp or bool(rng.random() < paste_cfg.probability(epoch)))
+        timeline = draw_timeline(rng, length, cfg, paste=pasted, centred=centred)
+        if pasted and paste_cfg.source == "own":
+            timeline = elsewhere(rng, timeline)
+        elif pasted and paste_cfg.source == "frozen":
+            timeline = frozen(rng, timeline, length, cfg.background.share)
+        whole = replace(paste_cfg, beta=(1.0, 1.0), edge=0) if pasting and not pasted else paste_cfg
         most = cfg.region.max_clips
-        blend = np.stack([draw_blend(rng, self.paste, int(n), most, cfg.frames) for n in timeline.length])
+        blend = np.stack([draw_blend(rng, whole, int(n), most, cfg.frames) for n in timeline.length])
         params = augment.draw(rng, cfg.views * 2, info.width / info.height, self.aug)
-        wanted = [timeline.clips.ravel(), timeline.region.ravel()] if pasting else [timeline.clips.ravel()]
-        distinct, where = np.unique(np.concatenate(wanted), return_inverse=True)
-        count = timeline.clips.size
-        plan = Plan(
-            clips=where[:count].reshape(timeline.clips.shape),
-            region=where[count:].reshape(timeline.region.shape) if pasting else np.zeros_like(timeline.region),
+        params = params.map(lambda value: value.reshape(cfg.views, 2, *value.shape[1:]))
+        if pasting and not pasted:  # the region is part of its video: one crop and one jitter for both
+            params = params.map(lambda value: value[:, [0, 0]])
+        return Plan(
+            clips=timeline.clips if pasted or not pasting else timeline.lent,
+            region=timeline.region,
             start=timeline.start,
             length=timeline.length,
             span=timeline.region[..., [0, -1]],
             blend=blend,
-            augment=params.map(lambda value: value.reshape(cfg.views, 2, *value.shape[1:])),
+            augment=params,
             looped=info.num_frames < cfg.frames,
             index=index,
+            pasted=pasted,
         )
-        return Sample(self.decoded.read(info, path, (begin + distinct).tolist()), plan)
 
     def _stretch(self, rng: np.random.Generator, info: VideoInfo, centred: bool) -> tuple[int, int]:
         """First frame and number of frames of the part of a video that a sample is made of."""

@@ -30,6 +30,7 @@ from uptal.pretext.cache import Frames
 from uptal.pretext.data import STREAM_PAIRS, VALIDATION, DataConfig, Drawn, Key, Parcel, Sample, Videos
 from uptal.pretext.order import WARM_UP, Pass, Schedule, groups
 from uptal.pretext.synthesis import PasteConfig, derangements
+from uptal.pretext.within import WITHIN
 from uptal.video import Quarantine
 
 
@@ -155,13 +156,25 @@ class Loader:
         return drawn.sample
 
     def _collate(self, samples: list[Sample], rng: np.random.Generator | None, position: int) -> Batch:
-        videos, pasting, lenders = self.videos, self.videos.paste.source, None
-        if pasting != "none":
-            groups = [int(self.groups[sample.plan.index]) for sample in samples]
-            lenders = derangements(rng, groups, same=pasting == "same")[: videos.data.timeline.views]
+        videos, lenders = self.videos, self._lenders(samples, rng)
         return collate(
             samples, lenders, position, paths=videos.paths, data=videos.data, aug=videos.aug, labels=self.labels
         )
+
+    def _lenders(self, samples: list[Sample], rng: np.random.Generator | None) -> list[np.ndarray] | None:
+        """For each view, whose clips are behind each region; the first regions of all videos, then the second ones."""
+        source, count, cfg = self.videos.paste.source, len(samples), self.videos.data.timeline
+        if source == "none":
+            return None
+        here = np.arange(count * cfg.regions)
+        if source in WITHIN:
+            return [here] * cfg.views
+        groups = [int(self.groups[sample.plan.index]) for sample in samples]
+        turns = [derangements(rng, groups, same=source == "same")[: cfg.views] for _ in range(cfg.regions)]
+        pasted = np.array([sample.plans[turn].pasted for turn in range(cfg.regions) for sample in samples])
+        lenders = [np.concatenate([maps[view] + turn * count for turn, maps in enumerate(turns)])
+                   for view in range(cfg.views)]  # fmt: skip
+        return [np.where(pasted, lender, here) for lender in lenders]
 
     def _check(self) -> None:
         """Refuses settings that cannot work before the first video is opened.
@@ -184,7 +197,8 @@ class Loader:
             )
         if self.videos.paste.source == "none":
             return
-        derangements(None, range(self.batch), same=self.videos.paste.source == "same")
+        if self.videos.paste.source not in WITHIN:
+            derangements(None, range(self.batch), same=self.videos.paste.source == "same")
         if self.videos.data.timeline.context == "none":
             raise ConfigError(
                 "--data.timeline.context none is for regions that stay in their own video, and --paste.source is "

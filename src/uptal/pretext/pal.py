@@ -9,22 +9,23 @@ no paste and no temporal head. Letters: B samples, J clips, T frames, C H W pict
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from uptal.distributed import gather, same_on_all, world
 from uptal.errors import ConfigError
 from uptal.pretext.batch import Batch, synthesise
-from uptal.pretext.contrast import ContrastConfig, Queue, geometry, info_nce, momentum_update
+from uptal.pretext.boundary import boundary_head, boundary_loss
+from uptal.pretext.contrast import Contrast, ContrastConfig, Hard, Queue, geometry, info_nce, momentum_update
 from uptal.pretext.dense import dense_nce, region_clips
 from uptal.pretext.norm import interleaved, split_batch_norm
-from uptal.pretext.synthesis import Placement, inside, pool_region
+from uptal.pretext.synthesis import Placement, inside, pool
 from uptal.progress import Progress
 
 
@@ -52,12 +53,17 @@ class HeadConfig:
     l2: Literal["both", "before", "after"] = "both"
     """Unit length before pooling the region, after it, or both. The paper: "to the output features from F^t"; once more
     after pooling, because a mean of unit vectors is shorter than 1 and would change the temperature."""
+    boundary: float = 0.0
+    """Weight of a second loss: a small head on F^b is to say of every clip whether the region begins, ends or is there.
+    0 leaves it out, as the paper does."""
     transfer: Literal["query", "key"] = "query"
     """Which encoder is kept. The paper does not say."""
 
     def __post_init__(self) -> None:
         if self.ft_layers < 0 or self.ft_kernel % 2 == 0 or min(self.hidden, self.width, self.ft_width) < 1:
             raise ConfigError(f"Heads need ft_layers >= 0, an odd ft_kernel and positive widths, found {self}.")
+        if self.boundary < 0:
+            raise ConfigError(f"head.boundary is a weight of 0 or more, found {self.boundary}.")
 
 
 class RegionEncoder(nn.Module):
@@ -75,25 +81,38 @@ class RegionEncoder(nn.Module):
         self.temporal = temporal_head(temporal_in, cfg)
         self.width = cfg.width if first else temporal_out
         self.local = projection(width, cfg.hidden, cfg.width) if local else None
+        self.boundary = boundary_head(width, cfg.ft_width) if cfg.boundary else None
 
     def forward(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
         """Region features: of length 1, or, with `l2` "before", at most 1."""
         return self.region(self.clip_features(clips, place), place)
 
-    def with_clips(
-        self, clips: Float[Tensor, "B J C T H W"], place: Placement
-    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B R D"]]:
-        """Region features, and unit vectors of the region's single clips."""
-        assert self.local is not None
-        features = self.clip_features(clips, place)
-        single = self.local(region_clips(features, place, place.blend.shape[1]))
-        return self.region(features, place), F.normalize(single.float(), dim=-1)
-
     def region(self, features: Float[Tensor, "B J E"], place: Placement) -> Float[Tensor, "B D"]:
         """F^n, F^t and G on the encoder's features."""
+        return self._pooled(features, place, inside(place, features.shape[1]))
+
+    def outside(self, features: Float[Tensor, "B J E"], place: Placement) -> Hard:
+        """The same of the clips around the region."""
+        where = ~inside(place, features.shape[1])
+        return Hard(self._pooled(features, place, where), where.any(1))
+
+    def single(self, features: Float[Tensor, "B J E"], place: Placement) -> Float[Tensor, "B R D"]:
+        """Unit vectors of the region's single clips."""
+        assert self.local is not None
+        single = self.local(region_clips(features, place, place.blend.shape[1]))
+        return F.normalize(single.float(), dim=-1)
+
+    def boundaries(self, features: Float[Tensor, "B J E"]) -> Float[Tensor, "B 3 J"]:
+        """Scores of every clip: the region begins, ends, is there."""
+        assert self.boundary is not None
+        return self.boundary(features.transpose(1, 2))
+
+    def _pooled(
+        self, features: Float[Tensor, "B J E"], place: Placement, where: Bool[Tensor, "B J"]
+    ) -> Float[Tensor, "B D"]:
         if self.cfg.order == "temporal_first":
-            return F.normalize(self.projection(pool_region(self.along_time(features, place), place)).float(), dim=-1)
-        return self.normalised_pool(self.along_time(self.projection(features), place), place)
+            return F.normalize(self.projection(pool(self.along_time(features, place), where)).float(), dim=-1)
+        return self._normalised_pool(self.along_time(self.projection(features), place), where)
 
     def clip_features(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B J E"]:
         """F^b of every clip; where a region stands alone, of its clips only, and zeros beyond."""
@@ -116,13 +135,22 @@ class RegionEncoder(nn.Module):
             x = layer(x)
         return x.transpose(1, 2)
 
-    def normalised_pool(self, features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
+    def _normalised_pool(self, features: Float[Tensor, "B J D"], where: Bool[Tensor, "B J"]) -> Float[Tensor, "B D"]:
         """L2 and TempAvgPool, in float32."""
         features = features.float()
         if self.cfg.l2 in ("both", "before"):
             features = F.normalize(features, dim=-1)
-        region = pool_region(features, place)
+        region = pool(features, where)
         return region if self.cfg.l2 == "before" else F.normalize(region, dim=-1)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    query: Float[Tensor, "B D"]
+    key: Float[Tensor, "B D"]
+    result: Contrast
+    terms: dict[str, Tensor]
+    """Further losses by name, without their weights."""
 
 
 class PAL(nn.Module):
@@ -137,32 +165,55 @@ class PAL(nn.Module):
         self._fresh: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """InfoNCE between the two views' regions; also accuracy, number of negatives and `geometry`.
+        """InfoNCE between the two views' regions; also accuracy, number of negatives, `geometry` and further terms.
 
         In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
         """
-        (query_clips, query_place), (key_clips, key_place) = synthesise(batch)
-        extra: dict[str, Tensor] = {}
-        if self.contrast.dense:
-            query, query_single = self.online.with_clips(query_clips, query_place)
-            with torch.no_grad():
-                key, key_single = self.momentum.with_clips(key_clips, key_place)
-            extra["dense"] = dense_nce(query_single, key_single, batch.span, batch.length, batch.ids, self.contrast.tau)
-        else:
-            query, key = self.online(query_clips, query_place), self.key(key_clips, key_place)
-        counted = ~batch.looped if self.contrast.skip_looped else None
-        result = info_nce(query, key, batch.ids, self.queue, self.contrast, counted)
-        loss, accuracy = result.loss, result.accuracy
+        views = synthesise(batch)
+        found = self._compared(batch, views, 0)
+        loss, accuracy, terms = found.result.loss, found.result.accuracy, found.terms
         if self.contrast.symmetric:
-            other, other_key = self.online(key_clips, key_place), self.key(query_clips, query_place)
-            back = info_nce(other, other_key, batch.ids, self.queue, self.contrast, counted)
-            loss, accuracy = (loss + back.loss) / 2, (accuracy + back.accuracy) / 2
-        if self.contrast.dense:
-            loss = loss + self.contrast.dense * extra["dense"]
+            back = self._compared(batch, views, 1)
+            loss, accuracy = (loss + back.result.loss) / 2, (accuracy + back.result.accuracy) / 2
+            terms = {name: (value + back.terms[name]) / 2 for name, value in terms.items()}
+        weights = {"dense": self.contrast.dense, "boundary": self.head.boundary}
+        for name, value in terms.items():
+            loss = loss + weights[name] * value
         if self.training:
-            self._fresh.append((key, batch.ids))
-        watched = {"negatives": result.num_negatives, **geometry(query.detach(), key)}
-        return {"loss": loss, "accuracy": accuracy, **watched, **extra}
+            self._fresh.append((found.key, batch.ids))
+        watched = {"negatives": found.result.num_negatives, **geometry(found.query.detach(), found.key)}
+        return {"loss": loss, "accuracy": accuracy, **watched, **terms}
+
+    def _compared(self, batch: Batch, views: Sequence[tuple[Tensor, Placement]], view: int) -> _Compared:
+        """One view as query, the other as key."""
+        (clips, place), (key_clips, key_place) = views[view], views[1 - view]
+        counted = ~batch.looped if self.contrast.skip_looped else None
+        features = self.online.clip_features(clips, place)
+        query = self.online.region(features, place)
+        terms: dict[str, Tensor] = {}
+        if self.contrast.dense:
+            with torch.no_grad():
+                key_features = self.momentum.clip_features(key_clips, key_place)
+                key, single = (
+                    self.momentum.region(key_features, key_place),
+                    self.momentum.single(key_features, key_place),
+                )
+            own = self.online.single(features, place)
+            terms["dense"] = dense_nce(own, single, batch.span, batch.length, batch.ids, self.contrast.tau)
+        else:
+            key = self.key(key_clips, key_place)
+        if self.head.boundary:
+            terms["boundary"] = boundary_loss(self.online.boundaries(features), place, counted)
+        hard = []
+        if self.contrast.background:
+            hard.append(background_key(batch, key, view))
+        if self.contrast.own_outside:
+            hard.append(self.online.outside(features, place))
+        videos = len(batch.names)
+        others = range(videos, len(key), videos) if self.contrast.positives == "all" else ()
+        further = [key.roll(-shift, 0) for shift in others]
+        result = info_nce(query, key, batch.ids, self.queue, self.contrast, counted, hard, further)
+        return _Compared(query, key, result, terms)
 
     @torch.no_grad()
     def key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
@@ -208,6 +259,13 @@ class PAL(nn.Module):
     def encoder(self) -> nn.Module:
         """F^b, the part that is kept."""
         return (self.online if self.head.transfer == "query" else self.momentum).backbone
+
+
+def background_key(batch: Batch, key: Float[Tensor, "B D"], view: int) -> Hard:
+    """The keys of the videos that the view's regions were pasted onto; a region in its own video has none."""
+    assert batch.lender is not None
+    lender = batch.lender[view]
+    return Hard(key[lender], batch.ids[lender] != batch.ids)
 
 
 def beyond_the_end(

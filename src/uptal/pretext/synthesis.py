@@ -26,20 +26,34 @@ from uptal.errors import ConfigError
 class PasteConfig:
     """How a region gets onto another video (Sec. 3.2.1, Tables 3 and 5)."""
 
-    source: Literal["none", "same", "diff"] = "diff"
-    """Which video the two views are pasted onto: none (the region stays in its own video), the same, different ones."""
+    source: Literal["none", "same", "diff", "own", "frozen"] = "diff"
+    """Which video the two views are pasted onto: none (the region stays in its own video), the same, different ones.
+    Not in the paper: another time of its own video (`own`), or a frame of it held still (`frozen`)."""
     beta: tuple[float, float] = (0.6, 1.0)
     """Range of the blend ratio (Sec. 3.2.1); (1, 1) is the hard paste of Table 5."""
     beta_scope: Literal["region", "clip", "frame"] = "region"
     """What shares one blend ratio. The paper does not say."""
     edge: int = 0
     """Frames over which the blend ramps up and down at the region's ends; 0 is none. The paper does not say."""
+    ramp: float = 0.0
+    """Epochs over which pasting begins: in epoch e (from 0) a region is pasted with probability (e + 1/2) / ramp, at
+    most 1, and otherwise stays where it is in its own video. 0, as in the paper: all are pasted from the start."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta[0] <= self.beta[1] <= 1:
             raise ConfigError(f"paste.beta is a range within [0, 1], found {self.beta}.")
         if self.edge < 0:
             raise ConfigError(f"paste.edge counts frames and cannot be negative, found {self.edge}.")
+        if self.ramp < 0:
+            raise ConfigError(f"paste.ramp counts epochs and cannot be negative, found {self.ramp}.")
+
+    def probability(self, epoch: int) -> float:
+        """Share of the regions that are pasted in an epoch.
+
+        >>> [PasteConfig(ramp=2.0).probability(epoch) for epoch in range(3)]
+        [0.25, 0.75, 1.0]
+        """
+        return min(1.0, (epoch + 0.5) / self.ramp) if self.ramp else 1.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,13 @@ def paste_into(
 
 def pool_region(features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
     """G followed by TempAvgPool: the mean of the region's clip features (Sec. 3.2.3)."""
-    weight = inside(place, features.shape[1]).to(features.dtype)
-    return (features * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+    return pool(features, inside(place, features.shape[1]))
+
+
+def pool(features: Float[Tensor, "B J D"], where: Bool[Tensor, "B J"]) -> Float[Tensor, "B D"]:
+    """The mean of some clips' features; zeros where there are none."""
+    weight = where.to(features.dtype)
+    return (features * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
 
 
 def derangements(

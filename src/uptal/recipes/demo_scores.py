@@ -83,5 +83,5 @@ def class_accuracy(localizer: Localizer, features: Sequence[Features], truth: di
 def budget(cfg: recipes.PretrainConfig, steps: int) -> tuple[int, int]:
     """Positive pairs compared and clips encoded by a run."""
     timeline = cfg.data.timeline
-    samples = steps * cfg.optim.batch
+    samples = steps * cfg.optim.batch * timeline.regions
     return (samples if cfg.method == "pal" else 0), samples * timeline.views * timeline.clips

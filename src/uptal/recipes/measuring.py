@@ -75,7 +75,7 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
         "seconds_per_step": round(seconds / steps, 4),
         "cpu_seconds_per_step": round(cpu / steps, 4),
         "samples_per_s": round(samples / seconds, 3),
-        "clips_per_s": round(samples * timeline.views * timeline.clips / seconds, 2),
+        "clips_per_s": round(samples * timeline.regions * timeline.views * timeline.clips / seconds, 2),
         "data_wait": round(wait / seconds, 4),
         "synthesis_share": round(making * cfg.optim.accumulate * steps / seconds, 4),
         "gflops_per_sample": round(flops * cfg.optim.accumulate / cfg.optim.batch / 1e9, 3),

@@ -17,6 +17,7 @@ from uptal.pretext.contrast import ContrastConfig
 from uptal.pretext.data import DataConfig
 from uptal.pretext.pal import HeadConfig
 from uptal.pretext.synthesis import PasteConfig
+from uptal.pretext.together import check_together
 from uptal.train import OptimConfig
 
 
@@ -57,6 +58,10 @@ class PretrainConfig:
     """Seed of everything random."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
+
+    def __post_init__(self) -> None:
+        if self.method == "pal":
+            check_together(self.data.timeline, self.paste, self.head, self.contrast)
 
     @property
     def clip(self) -> ClipSpec:
