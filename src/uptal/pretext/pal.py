@@ -194,10 +194,8 @@ class PAL(nn.Module):
         if self.contrast.dense:
             with torch.no_grad():
                 key_features = self.momentum.clip_features(key_clips, key_place)
-                key, single = (
-                    self.momentum.region(key_features, key_place),
-                    self.momentum.single(key_features, key_place),
-                )
+                key = self.momentum.region(key_features, key_place)
+                single = self.momentum.single(key_features, key_place)
             own = self.online.single(features, place)
             terms["dense"] = dense_nce(own, single, batch.span, batch.length, batch.ids, self.contrast.tau)
         else:
