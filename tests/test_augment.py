@@ -138,9 +138,9 @@ def test_any_number_of_axes_may_lie_between_sample_and_colour(pictures):
 
 def whole_pixels(chosen: AugmentParams) -> AugmentParams:
     """The draw with its crop moved to whole pixels of 40 x 48."""
-    sides = torch.tensor([40.0, 48.0])
-    extent = (chosen.box[:, 2:] * sides).round().clamp(min=1)
-    begin = torch.minimum((chosen.box[:, :2] * sides).round(), sides - extent)
+    box, sides = torch.as_tensor(chosen.box), torch.tensor([40.0, 48.0])
+    extent = (box[:, 2:] * sides).round().clamp(min=1)
+    begin = torch.minimum((box[:, :2] * sides).round(), sides - extent)
     return replace(chosen, box=torch.cat([begin / sides, extent / sides], 1))
 
 
