@@ -42,7 +42,7 @@ def made(tmp_path_factory):
 def test_the_demo_leaves_its_numbers_and_a_page(made):
     out, results = made
     assert json.loads((out / "results.json").read_text()) == results
-    assert list(results) == ["random", "moco", "pal", "tac"]
+    assert list(results) == ["random", "frame_difference", "moco", "pal", "tac"]
     for row in results.values():
         assert {"average_mAP", "AUC", "AR", "pairs", "clips", "seconds", "class_accuracy"} <= row.keys()
     assert sum(demo_page.SECOND in row for row in results.values()) == 2

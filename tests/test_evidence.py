@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from uptal.cli import main
+from uptal.encoders import build
 from uptal.errors import ConfigError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
@@ -201,3 +202,15 @@ def test_the_command_says_what_it_does_not_know(tmp_path: Path, capsys: pytest.C
     assert "Methods: random" in capsys.readouterr().err
     assert main(["reproduce", "onset", "--corpus", "Q"]) == 1
     assert "Corpora: A, B, C" in capsys.readouterr().err
+
+
+def test_the_control_sees_where_things_change_and_nothing_of_what_stays():
+    control = build("uptal.evidence.motion.FrameDifference", grid=2)
+    still = torch.rand(1, 3, 1, 8, 8).expand(-1, -1, 4, -1, -1)
+    assert torch.equal(control(still), torch.zeros(1, 4))
+    moving = still.clone()
+    moving[:, :, 1::2, 4:, :4] += 0.5  # every step changes the lower left field by a half
+    assert torch.allclose(control(moving), torch.tensor([[0.0, 0.0, 5.0, 0.0]]), atol=1e-5)
+    assert torch.equal(control(still[:, :, :1]), torch.zeros(1, 4))
+    with pytest.raises(ConfigError, match="grid must be at least 1"):
+        build("uptal.evidence.motion.FrameDifference", grid=0)

@@ -37,6 +37,7 @@ class Method:
 
 METHODS = (
     Method("random", "Random initialisation", recipes.demo_random),
+    Method("frame_difference", "Frame differences (no network)", recipes.demo_frame_difference),
     Method("moco", "MoCo-v2 (row #0)", recipes.demo_moco),
     Method("pal", "PAL", recipes.demo),
     Method("tac", "TAC (supervised, labels)", recipes.demo_tac),
@@ -71,7 +72,7 @@ def _scores(row: dict[str, Any]) -> list[float]:
 
 
 def comparison(results: dict[str, Any]) -> Table:
-    """The table of the four encoders, budgets in every row, and of the one from elsewhere if there is one."""
+    """The table of the encoders, budgets in every row, and of the one from elsewhere if there is one."""
     budgets = [Column(name, digits=0) for name in ("pairs", "clips", "seconds")]
     rows = [
         [m.title, 100 * row["class_accuracy"], *_scores(row), row["pairs"], row["clips"], row["seconds"]]

@@ -211,7 +211,12 @@ def demo_random() -> PretrainConfig:
     return _easy(random())
 
 
-DEMO_STEPS = {"demo": 85, "demo_moco": 75, "demo_tac": 520}
+def demo_frame_difference() -> PretrainConfig:
+    """Frame differences in the place of an encoder: what motion energy alone is worth. Nothing is trained."""
+    return replace(demo_random(), encoder="uptal.evidence.motion.FrameDifference")
+
+
+DEMO_STEPS = {"demo": 85, "demo_moco": 75, "demo_tac": 1500}
 """Steps that fit a demo of six minutes on two cores."""
 
 
@@ -264,7 +269,10 @@ def recipes() -> dict[str, PretrainConfig]:
         t3_3,
         t3_4,
     )
-    named = {function.__name__: function() for function in (*plain, demo, demo_moco, demo_tac, demo_random)}
+    named = {
+        function.__name__: function()
+        for function in (*plain, demo, demo_moco, demo_tac, demo_random, demo_frame_difference)
+    }
     named |= {f"t4_{layers}": t4(layers) for layers in range(4)}
     ranges = {"hard": (1, 1), "0_04": (0, 0.4), "04_06": (0.4, 0.6), "06_1": (0.6, 1), "0_1": (0, 1)}
     return named | {f"t5_{name}": t5(float(low), float(high)) for name, (low, high) in ranges.items()}
