@@ -309,7 +309,9 @@ class TestTheWayThrough:
 @pytest.mark.reliability
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_saves_and_leaves_nobody_behind(number, place, tmp_path):
-    """Ctrl-C and schedulers reach the workers too; the run still ends with a checkpoint and exit code 0."""
+    """P6: Ctrl-C and schedulers reach the workers too; the run still ends with a checkpoint and exit code 0, and it
+    leaves neither processes nor shared memory."""
+    before = _shared_memory()
     words = ["pretrain", "demo", "--videos", place / "trimmed", "--run", tmp_path / "run", *TINY, "--data.workers", "2"]
     command = [str(UPTAL), *map(str, words), "--optim.max_steps", "1000000", "--optim.epochs", "1000000"]
     run = subprocess.Popen(
@@ -317,12 +319,15 @@ def test_a_signal_to_the_whole_group_saves_and_leaves_nobody_behind(number, plac
     )
     log = tmp_path / "run" / "log.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count("\n") >= 5, seconds=60)
+    wait_for(lambda: _has_shared_memory(run.pid), seconds=30)  # it uses some, so there is something to leave behind
     os.killpg(run.pid, number)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 0
     assert re.fullmatch(r"\S+: stopped and saved at step \d+; the same command goes on from there\n", errors)
     assert len(list((tmp_path / "run" / "checkpoints").glob("step_*"))) == 1
     wait_for(lambda: not _children_of_session(run.pid), seconds=10)
+    left = _shared_memory() - before
+    wait_for(lambda: not left & _shared_memory(), seconds=10)  # what other tests have there for a moment goes by itself
 
 
 def _children_of_session(session: int) -> list[int]:
@@ -332,3 +337,17 @@ def _children_of_session(session: int) -> list[int]:
             if os.getsid(int(path.name)) == session:
                 found.append(int(path.name))
     return found
+
+
+def _shared_memory() -> set[str]:
+    """Names of the segments of shared memory that this machine has."""
+    return {path.name for path in Path("/dev/shm").glob("*")}
+
+
+def _has_shared_memory(session: int) -> bool:
+    """Whether a process of this session maps such a segment, be it without a name already."""
+    for process in _children_of_session(session):
+        with suppress(OSError):
+            if "/dev/shm/" in Path(f"/proc/{process}/maps").read_text():
+                return True
+    return False
