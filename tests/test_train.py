@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -22,11 +23,13 @@ from uptal import checkpoint
 from uptal.annotations import read_labels
 from uptal.errors import CheckpointError, ConfigError
 from uptal.features import Features, FeatureStore
+from uptal.learner import Learner
 from uptal.localizers.bmn import BMNConfig
 from uptal.optim import Plateau, after_epoch
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.bmn import BMNSettings
 from uptal.recipes.localize import train_localizer
+from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
 from uptal.run import RunFolder
 from uptal.train import DivergenceError, OptimConfig, Outcome, _CollapseAlarm, fit, learning_rate
@@ -500,6 +503,37 @@ class TestPrecision:
         # bf16 keeps 8 bits: 0.4 % a number; divided by the temperature 0.07 that makes some per cent of a logit
         assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
 
+    @pytest.mark.reliability
+    @pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.slow)])
+    def test_with_the_same_weights_each_loss_in_bf16_is_within_two_per_cent(self, steps, corpus, tmp_path, monkeypatch):
+        """N2: along a run in fp32, at the rate of the small recipes, every step is computed in bf16 as well."""
+        found, backward = [], Learner._backward
+
+        def both(self: Learner, part, count):
+            twin = copy.deepcopy(self.task)
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+                found.append(float(twin.loss(part)["loss"]))
+            return backward(self, part, count)
+
+        monkeypatch.setattr(Learner, "_backward", both)
+        pretrain(near_preset(batch=6, precision="fp32", max_steps=steps), corpus / "trimmed", tmp_path)
+        losses = [line["loss"] for line in log_of(tmp_path)]
+        assert len(losses) == steps and found != losses
+        assert found == pytest.approx(losses, rel=0.02)
+
+    @pytest.mark.slow
+    @pytest.mark.reliability
+    def test_a_run_in_bf16_stays_near_the_one_in_fp32_until_their_weights_have_parted(self, tmp_path):
+        """N2: at the paper's rate. Once the weights have parted, which rounding alone brings about, single losses are
+        those of two runs: after the 50th step some are more than 2 % apart (docs/reliability.md), their mean is not."""
+        videos, losses = make_corpus(tmp_path / "corpus", trimmed=24, untrimmed=0) / "trimmed", []
+        for precision in ("fp32", "bf16"):
+            pretrain(near_preset(batch=16, precision=precision, lr=1e-4), videos, tmp_path / precision)
+            losses.append([line["loss"] for line in log_of(tmp_path / precision)])
+        assert len(losses[0]) == 100 and losses[0] != losses[1]
+        assert losses[1][:50] == pytest.approx(losses[0][:50], rel=0.02)
+        assert sum(losses[1]) == pytest.approx(sum(losses[0]), rel=0.02)
+
     def test_gradients_are_clipped_to_the_norm_asked_for(self, tmp_path):
         moves = {}
         for clip in (None, 1e-3):
@@ -514,6 +548,13 @@ class TestPrecision:
             moves[clip] = math.sqrt(sum(float((a.detach() - b).square().sum()) for a, b in pairs))
         assert moves[1e-3] == pytest.approx(0.05 * 1e-3, rel=1e-2)  # rate times norm; weights near 1 round at 1e-7
         assert moves[None] > 100 * moves[1e-3]
+
+
+def near_preset(**optim) -> PretrainConfig:
+    """100 steps at the rate of the small recipes, with their queue."""
+    fixed = {"lr_batch": optim["batch"], "schedule": "constant", "warmup_epochs": 0.0}
+    cfg = tiny(**({"max_steps": 100} | fixed | optim))
+    return replace(cfg, contrast=replace(cfg.contrast, queue=96))
 
 
 class TestRunFolder:
