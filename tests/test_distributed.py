@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ from uptal.pretext.contrast import ContrastConfig
 from uptal.pretext.pal import PAL, HeadConfig
 
 STEPS = 3
+HEAD = HeadConfig(hidden=16, width=8, ft_width=8, ft_last_relu=False)
+KINDS = {
+    "queue": (HEAD, ContrastConfig(queue=10, momentum=0.9)),
+    "both": (HEAD, ContrastConfig(queue=10, momentum=0.9, negatives="both")),
+    "hard": (replace(HEAD, boundary=0.5), ContrastConfig(queue=10, momentum=0.9, background=True, own_outside=True)),
+}
+"""What is trained on one process and on two."""
 
 
 def test_alone_nothing_is_sent():
@@ -68,15 +76,15 @@ def test_batch_norm_over_processes_is_batch_norm_over_the_whole_batch(results):
     torch.testing.assert_close(results[0]["weight"] + results[1]["weight"], norm.weight.grad, atol=1e-2, rtol=1e-3)
 
 
-@pytest.mark.parametrize("negatives", ["queue", "both"])
-def test_two_processes_have_the_losses_of_one(results, negatives):
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_have_the_losses_of_one(results, kind):
     """Fixed samples, lenders within the halves, statistics and keys over both; 1e-5 is for sums in another order."""
-    losses, state = train(negatives, [make(step) for step in range(STEPS)])
+    losses, state = train(kind, [make(step) for step in range(STEPS)])
     for step in range(STEPS):
-        shared = (results[0][negatives]["losses"][step] + results[1][negatives]["losses"][step]) / 2
+        shared = (results[0][kind]["losses"][step] + results[1][kind]["losses"][step]) / 2
         assert shared == pytest.approx(losses[step], abs=1e-5)
     for found in results:
-        other = found[negatives]["state"]
+        other = found[kind]["state"]
         assert torch.equal(other["queue.ids"], state["queue.ids"])
         for name, value in state.items():
             torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-4, msg=name)
@@ -103,18 +111,16 @@ def test_shuffled_keys_come_back_to_their_samples_from_the_other_process(results
 
 def shuffling() -> PAL:
     torch.manual_seed(0)
-    head = HeadConfig(hidden=16, width=8, ft_width=8, ft_last_relu=False)
-    return PAL(Tiny(), Tiny.width, head, ContrastConfig(queue=10, shuffle_bn=True))
+    return PAL(Tiny(), Tiny.width, HEAD, ContrastConfig(queue=10, shuffle_bn=True))
 
 
 def make(step: int):
     return with_lenders_in_halves(make_batch(step, 6), np.random.default_rng(step))
 
 
-def train(negatives: str, batches) -> tuple[list[float], dict]:
+def train(kind: str, batches) -> tuple[list[float], dict]:
     torch.manual_seed(0)
-    head = HeadConfig(hidden=16, width=8, ft_width=8, ft_last_relu=False)
-    task = PAL(Tiny(), Tiny.width, head, ContrastConfig(queue=10, momentum=0.9, negatives=negatives))
+    task = PAL(Tiny(), Tiny.width, *KINDS[kind])
     synchronise_batch_norm(task)
     optimiser = torch.optim.SGD(task.online.parameters(), 0.05)
     losses = []
@@ -161,9 +167,9 @@ def work(rank: int, folder: str) -> None:
     (out * weights).sum().backward()
     found |= {"out": out.detach(), "clips": part.grad, "mean": norm.running_mean, "variance": norm.running_var}
     found["weight"] = norm.weight.grad
-    for negatives in ("queue", "both"):
-        losses, state = train(negatives, [half_of(make(step), rank) for step in range(STEPS)])
-        found[negatives] = {"losses": losses, "state": state}
+    for kind in KINDS:
+        losses, state = train(kind, [half_of(make(step), rank) for step in range(STEPS)])
+        found[kind] = {"losses": losses, "state": state}
     task, (clips, place) = shuffling(), synthesise(half_of(make(0), rank))[1]
     torch.manual_seed(5 + rank)  # the order is the first process's
     found["shuffled"] = task.key(clips, place)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from uptal.distributed import gather
 from uptal.pretext.synthesis import Placement, inside
 
 BESIDE = 0.5
@@ -40,16 +41,21 @@ def boundary_loss(
 ) -> Float[Tensor, ""]:
     """Binary cross-entropy in float32, in which "yes" and "no" weigh the same for each of the three questions.
 
-    The balance is that of the batch; where all answers of a question are the same, only they count. Samples that are
-    not `counted` add nothing.
+    The balance is that of all processes, whose losses average to that of the whole step; where all answers of a question
+    are the same, only they count. Samples that are not `counted` add nothing.
     """
     with torch.autocast(scores.device.type, enabled=False):
         scores, yes = scores.float(), boundary_labels(place, scores.shape[2])
         there = torch.ones_like(yes) if counted is None else counted[:, None, None].expand_as(yes).float()
         yes, no = yes * there, (1 - yes) * there
-        for_yes = (yes * F.softplus(-scores)).sum((0, 2)) / yes.sum((0, 2)).clamp(min=1)
-        for_no = (no * F.softplus(scores)).sum((0, 2)) / no.sum((0, 2)).clamp(min=1)
+        for_yes = (yes * F.softplus(-scores)).sum((0, 2)) / _share(yes)
+        for_no = (no * F.softplus(scores)).sum((0, 2)) / _share(no)
         return ((for_yes + for_no) / 2).mean()
+
+
+def _share(weight: Float[Tensor, "B 3 J"]) -> Float[Tensor, " 3"]:
+    """What the samples of a process weigh on average; never 0."""
+    return gather(weight.sum((0, 2))[None]).mean(0).clamp(min=1e-6)
 
 
 def _bump(slot: Tensor, place: Tensor) -> Float[Tensor, "B J"]:
