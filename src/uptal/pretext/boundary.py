@@ -41,8 +41,8 @@ def boundary_loss(
 ) -> Float[Tensor, ""]:
     """Binary cross-entropy in float32, in which "yes" and "no" weigh the same for each of the three questions.
 
-    The balance is that of all processes, whose losses average to that of the whole step; where all answers of a question
-    are the same, only they count. Samples that are not `counted` add nothing.
+    The balance is that of all processes, so that their losses average to that of the whole step; where all answers of
+    a question are the same, only they count. Samples that are not `counted` add nothing.
     """
     with torch.autocast(scores.device.type, enabled=False):
         scores, yes = scores.float(), boundary_labels(place, scores.shape[2])
