@@ -25,7 +25,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--weights", help="an encoder from elsewhere (folder or file of `uptal weights convert`): an extra row"
     )
-    parser.add_argument("--steps", type=int, default=60, help="with --videos: training steps")
+    parser.add_argument(
+        "--steps", type=int, help="with --videos: pre-train on them for so many steps (default: the shipped encoder)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of encoders and heads")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parsed = parser.parse_args(arguments)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uptal.commands.options import new_parser
-from uptal.encoders import build, count_macs, count_parameters, variants
+from uptal.encoders import build, count_macs, count_parameters, load_encoder, shipped, variants
 from uptal.encoders.published import TABLE_1
 
 _GIGA = 1e9
@@ -28,10 +28,12 @@ def main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     encoders = [describe(title) for title, (name, _) in variants().items() if parsed.encoder in (None, name)]
     rows = [] if parsed.no_table1 else table_1()
+    came = [describe_shipped(name) for name in shipped()] if parsed.encoder in (None, "slim") else []
     if parsed.json:
-        print(json.dumps({"encoders": encoders, "table1": rows}, indent=2))
+        print(json.dumps({"encoders": encoders, "shipped": came, "table1": rows}, indent=2))
         return
     _print_encoders(encoders)
+    _print_shipped(came)
     if rows:
         _print_table_1(rows)
 
@@ -50,6 +52,13 @@ def describe(title: str) -> dict[str, Any]:
         "parameters": count_parameters(encoder),
         "macs": count_macs(encoder),
     }
+
+
+def describe_shipped(name: str) -> dict[str, Any]:
+    """An encoder whose weights come with the package."""
+    saved = load_encoder(name)
+    made = (saved.source or {}).get("method", "")
+    return {"weights": name, "encoder": type(saved.encoder).__name__, "digest": saved.digest, "trained": made}
 
 
 def table_1() -> list[dict[str, Any]]:
@@ -71,6 +80,12 @@ def _print_encoders(encoders: list[dict[str, Any]]) -> None:
         table.add_row(each["title"], each["name"], str(each["width"]), seen, size, f"{each['macs'] / _GIGA:.3f}")
     Console(width=_WIDTH).print(table)
     print("`uptal encoders --json` adds the options that make each of them, and the normalisation.\n")
+
+
+def _print_shipped(came: list[dict[str, Any]]) -> None:
+    for each in came:
+        print(f"`--weights {each['weights']}` comes with uptal: {each['encoder']}, {each['trained']} (docs/shipped.md)")
+    print()
 
 
 def _print_table_1(rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from uptal.commands.options import Parser, new_parser, pick, shard
 from uptal.distributed import announced
+from uptal.encoders.shipped import DEFAULT
 from uptal.errors import ConfigError
 from uptal.recipes.extracting import ExtractConfig, extract_folder
 from uptal.recipes.on_ray import extract_on_ray
@@ -60,7 +61,9 @@ def _config(parsed: Namespace) -> ExtractConfig:
 def _parser() -> Parser:
     parser = new_parser("extract", "Clip features of untrimmed videos; skips what is finished, survives kills.")
     add = parser.add_argument
-    add("--weights", required=True, help="run folder, feature store or encoder.safetensors")
+    add(
+        "--weights", default=DEFAULT, help="run folder, feature store, encoder.safetensors, or a shipped encoder's name"
+    )
     add("--videos", required=True, help="folder of videos")
     add("--out", required=True, help="feature store to write or to complete")
     add("--interval", type=int, help="frames from one clip to the next (default: the window, clips back to back)")

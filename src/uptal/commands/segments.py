@@ -1,10 +1,11 @@
-"""`uptal segments --weights W video.mp4 … --out DIR`: my video in, segments and a page out, without any label."""
+"""`uptal segments video.mp4 … --out DIR [--weights W]`: my video in, segments and a page out, without any label."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from uptal.commands.options import add_settings, new_parser, take_settings
+from uptal.encoders.shipped import DEFAULT
 from uptal.recipes.detecting import visible
 from uptal.recipes.extracting import ExtractConfig
 from uptal.recipes.segmenting import segment
@@ -17,7 +18,9 @@ def main(arguments: list[str]) -> None:
         "segments", "Cuts videos where their clips stop resembling each other; no labels, only an encoder."
     )
     parser.add_argument("videos", nargs="+", help="video files")
-    parser.add_argument("--weights", required=True, help="run folder, feature store or encoder.safetensors")
+    parser.add_argument(
+        "--weights", default=DEFAULT, help="run folder, feature store, encoder.safetensors, or a shipped encoder's name"
+    )
     parser.add_argument("--out", required=True, help="folder for the results")
     parser.add_argument("--interval", type=int, help="frames from one clip to the next (default: half a clip)")
     parser.add_argument("--annotations", help="ground truth to show beside the segments")

@@ -12,6 +12,7 @@ from torch import nn
 
 from uptal.clipspec import ClipSpec
 from uptal.encoders.contract import build, name_of
+from uptal.encoders.shipped import locate, shipped
 from uptal.encoders.weights import fill, read_tensors
 from uptal.errors import CheckpointError, ConfigError
 from uptal.files import atomic_write, digest
@@ -92,14 +93,15 @@ def load_encoder(path: str | Path, *, trust: bool = False) -> SavedEncoder:
     """Read an encoder back.
 
     Args:
-        path: A run folder, a feature store, or a `.safetensors` file with its `.json` beside it.
+        path: A run folder, a feature store, a `.safetensors` file with its `.json` beside it, or the name of an encoder
+            of the package, such as `slim-v1`.
         trust: Import an architecture from outside `uptal` if the description names one.
 
     Raises:
         CheckpointError: A file is missing or damaged, or weights and description disagree; both sides are named.
         ConfigError: The architecture is not one that may be imported.
     """
-    weights = _weight_file(path)
+    weights = _weight_file(locate(path))
     description = weights.with_suffix(".json")
     record = _read_description(description, weights)
     tensors = read_tensors(weights)
@@ -126,7 +128,7 @@ def load_encoder(path: str | Path, *, trust: bool = False) -> SavedEncoder:
 
 def is_encoder(path: str | Path) -> bool:
     """Whether an encoder in our own form is there: weights with their description."""
-    weights = _weight_file(path)
+    weights = _weight_file(locate(path))
     return weights.is_file() and weights.with_suffix(".json").is_file()
 
 
@@ -146,7 +148,8 @@ def _read_description(path: Path, weights: Path) -> dict[str, Any]:
         if weights.parent.is_file():
             hint = f" Weights of other projects become an encoder with `uptal weights convert {weights.parent} OUT`."
         raise CheckpointError(
-            f"{weights}: no encoder there. Give a run folder, a feature store or a .safetensors file.{hint}"
+            f"{weights}: no encoder there. Give a run folder, a feature store, a .safetensors "
+            f"file, or one of the encoders that come with uptal: {', '.join(shipped())}.{hint}"
         )
     if not path.is_file():
         raise CheckpointError(

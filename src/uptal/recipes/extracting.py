@@ -15,7 +15,7 @@ import torch
 
 from uptal.clipspec import ClipSpec
 from uptal.device import Precision, choose_device, number_format
-from uptal.encoders import SavedEncoder, load_encoder
+from uptal.encoders import SavedEncoder, load_encoder, locate
 from uptal.errors import CheckpointError, ConfigError
 from uptal.features import Extracted, FeatureStore, Sampling, Work, extract, writing
 from uptal.files import atomic_write
@@ -150,6 +150,7 @@ def described(description: Mapping[str, Any]) -> tuple[ClipSpec, Sampling]:
 
 def copy_encoder(weights: Path, out: Path) -> None:
     """Puts the encoder into the store, so that new videos get the same features."""
+    weights = locate(weights)
     source = weights if weights.suffix == ".safetensors" else weights / "encoder.safetensors"
     for file, name in ((source, "encoder.safetensors"), (source.with_suffix(".json"), "encoder.json")):
         if not (out / name).exists():

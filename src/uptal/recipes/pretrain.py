@@ -220,6 +220,21 @@ DEMO_STEPS = {"demo": 85, "demo_moco": 75, "demo_tac": 1500}
 """Steps that fit a demo of six minutes on two cores."""
 
 
+def slim_v1() -> PretrainConfig:
+    """The encoder that comes with the package (`benchmarks/shipped.py`, docs/shipped.md): MoCo-v2 on single clips of 64
+    pixels at strides 1 to 4, on videos that are drawn for it alone. Minutes of one core."""
+    base = with_region(_easy(moco()), min_stride=1, max_stride=4)
+    optim = replace(base.optim, batch=128, max_steps=SHIPPED_STEPS)
+    data = replace(base.data, resize=72, cache_mib=2048)
+    return replace(
+        base, data=data, optim=optim, aug=replace(base.aug, size=64), contrast=replace(base.contrast, queue=256)
+    )
+
+
+SHIPPED_STEPS = 200
+"""Steps of the encoder that comes with the package."""
+
+
 def _easy(cfg: PretrainConfig) -> PretrainConfig:
     """The small twin with milder crops and blur still: there are minutes to learn in."""
     cfg = small(cfg)
@@ -271,7 +286,7 @@ def recipes() -> dict[str, PretrainConfig]:
     )
     named = {
         function.__name__: function()
-        for function in (*plain, demo, demo_moco, demo_tac, demo_random, demo_frame_difference)
+        for function in (*plain, demo, demo_moco, demo_tac, demo_random, demo_frame_difference, slim_v1)
     }
     named |= {f"t4_{layers}": t4(layers) for layers in range(4)}
     ranges = {"hard": (1, 1), "0_04": (0, 0.4), "04_06": (0.4, 0.6), "06_1": (0.6, 1), "0_1": (0, 1)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
 from uptal.device import number_format
-from uptal.encoders import load_encoder
+from uptal.encoders import SavedEncoder, load_encoder
 from uptal.errors import ConfigError, VideoError
 from uptal.features import Features, FeatureStore, extract
 from uptal.recipes.detecting import panel, visible
@@ -32,16 +32,18 @@ def segment(
     cfg: SegmentConfig = SegmentConfig(),  # noqa: B008  (frozen)
     how: ExtractConfig = ExtractConfig(),  # noqa: B008
     annotations: str | Path | None = None,
+    min_score: float | None = None,
 ) -> dict[str, Detections]:
     """Finds where videos change and which stretches come back, and writes into `out` what `uptal detect` would.
 
     Args:
-        weights: Run folder, feature store or weight file with the encoder.
+        weights: Run folder, feature store, weight file, or name of an encoder of the package.
         videos: Video files; unreadable ones are named at the end.
         out: Folder for detections.json, <stem>.csv, <stem>.srt and report.html.
         cfg: How segments are found.
         how: How features are made; by default half a clip from one to the next.
         annotations: Ground truth to show beside the segments.
+        min_score: Lowest score in subtitles and at the slider's start; by default a share of each video's best score.
 
     Returns:
         All candidates of each readable video, in seconds, best first; the label is a letter, the same for stretches of
@@ -52,9 +54,11 @@ def segment(
     """
     paths, out = [Path(path) for path in videos], Path(out)
     truth = read_annotations(annotations) if annotations else {}
-    features, digest, quarantine = _features(Path(weights), paths, how)
+    saved = load_encoder(weights)
+    digest = saved.digest
+    features, quarantine = encode_files(saved, paths, how)
     found = {read.id: in_seconds(read, cfg) for read in features}
-    shown = {id: visible(each, None) for id, each in found.items()}
+    shown = {id: visible(each, min_score) for id, each in found.items()}
     about = {"by": "self-similarity, without labels", "encoder": digest, "settings": vars(cfg)}
     write_detections(out / "detections.json", found, about=about)
     for id, each in found.items():
@@ -97,12 +101,17 @@ def letters(number: int) -> str:
     return (letters(before - 1) if before else "") + chr(ord("A") + last)
 
 
-def _features(weights: Path, paths: Sequence[Path], how: ExtractConfig) -> tuple[list[Features], str, Quarantine]:
+def encode_files(saved: SavedEncoder, paths: Sequence[Path], how: ExtractConfig) -> tuple[list[Features], Quarantine]:
+    """Features of the videos that can be read, half a clip from one to the next where `how` says nothing.
+
+    Raises:
+        VideoError: None of them can be read. ConfigError: A folder in the place of a file.
+    """
     folders = [path for path in paths if path.is_dir()]
     if folders:
         raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
     unique_stems(paths)
-    saved, device = load_encoder(weights), choose_device(how.device)
+    device = choose_device(how.device)
     clip = how.clip(saved.clip)
     if how.interval is None:
         how = replace(how, interval=max(1, clip.frames * clip.stride // 2))
@@ -116,4 +125,4 @@ def _features(weights: Path, paths: Sequence[Path], how: ExtractConfig) -> tuple
     if not features:
         path, reason = next(iter(quarantine.failures.items()))
         raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
-    return features, saved.digest, quarantine
+    return features, quarantine

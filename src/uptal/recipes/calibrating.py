@@ -1,0 +1,57 @@
+"""Running statistics of batch norm from clean clips: those of training are of augmented ones, those of an untrained
+encoder of none at all. Labels play no part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from uptal.clipspec import ClipSpec
+from uptal.errors import ConfigError, VideoError
+from uptal.features import encode
+from uptal.recipes.spread_clips import decoded
+
+CLIPS = 4
+"""Clips of a video that are looked at."""
+
+
+def calibrate(encoder: nn.Module, videos: Sequence[Path], clip: ClipSpec, batch: int = 16) -> int:
+    """Estimates the statistics of every batch norm anew, as the mean over batches of some videos' clips.
+
+    Args:
+        encoder: A `ClipEncoder` on the CPU; changed in place and left in evaluation mode.
+        videos: Files; those that cannot be read are left out.
+        clip: How clips are cut.
+        batch: Videos whose clips make one batch.
+
+    Returns:
+        How many videos were read.
+
+    Raises:
+        ConfigError: None of them could be.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches, not a running one
+    encoder.train()
+    seen, waiting, device = 0, [], torch.device("cpu")
+    for clips in decoded([(path, "") for path in videos], clip, CLIPS):
+        if isinstance(clips, VideoError):
+            continue
+        seen += 1
+        waiting.append(clips)
+        if len(waiting) == batch:
+            encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
+            waiting = []
+    if waiting and seen <= batch:  # a small last batch would count as much as a full one
+        encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
+    encoder.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+    if not seen:
+        raise ConfigError(f"None of the {len(videos)} videos can be read, so no statistics can be estimated from them.")
+    return seen
