@@ -42,12 +42,13 @@ def made(tmp_path_factory):
 def test_the_demo_leaves_its_numbers_and_a_page(made):
     out, results = made
     assert json.loads((out / "results.json").read_text()) == results
-    assert list(results) == ["random", "frame_difference", "moco", "pal", "tac"]
+    assert list(results) == ["random", "frame_difference", "moco", "pal", "tac", "shipped"]
     for row in results.values():
         assert {"average_mAP", "AUC", "AR", "pairs", "clips", "seconds", "class_accuracy"} <= row.keys()
     assert sum(demo_page.SECOND in row for row in results.values()) == 2
     page = (out / "report.html").read_text()
     assert "Which features localise?" in page and "Does another localizer agree?" in page
+    assert "slim-v1 (comes with uptal)" in page and "label-free segments, encoder of the package" in page
     assert "Can it be asked in words?" in page and 'class="card grounded"' in page
 
 

@@ -32,8 +32,6 @@ AT = (1, 5, 10)
 """Numbers of segments a video whose recall is reported."""
 RESAMPLES = 2000
 """Draws of as many videos as there are, with repeats, for an interval."""
-PARTS = (1, 2, 3, 4)
-"""Windows laid evenly: the whole, its halves, thirds, quarters."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,8 @@ def measure(
     for name, encoder in (fresh | saved).items():
         features, _ = encode_files(encoder, paths, how)
         rows.append(Row(name, {each.id: in_seconds(each, cfg) for each in features}, encoder.digest or None))
-    return rows
+    few = {id: evenly(truth[id].duration, len(some)) for id, some in rows[-1].found.items()}
+    return [*rows[:1], Row(f"windows, as many as of {rows[-1].name}", few), *rows[1:]]
 
 
 def _untrained(seed: int, paths: Sequence[Path]) -> SavedEncoder:
@@ -92,13 +91,15 @@ def _untrained(seed: int, paths: Sequence[Path]) -> SavedEncoder:
     return SavedEncoder(encoder=encoder, clip=encoder.native, digest="")
 
 
-def evenly(duration: float) -> Detections:
-    """Windows that do not look at the video: larger ones first, the middle first within a size."""
-    rows = []
-    for parts in PARTS:
-        length = duration / parts
-        rows += sorted(((n * length, (n + 1) * length) for n in range(parts)), key=lambda s: abs(sum(s) - duration))
-    return Detections(np.array(rows), np.linspace(1, 0.1, len(rows)))
+def evenly(duration: float, count: int = 10) -> Detections:
+    """So many windows that do not look at the video: the whole, halves, thirds and so on, the middle first of each."""
+    rows: list[tuple[float, float]] = []
+    parts = 0
+    while len(rows) < count:
+        parts += 1
+        cut = [(n * duration / parts, (n + 1) * duration / parts) for n in range(parts)]
+        rows += sorted(cut, key=lambda window: abs(sum(window) - duration))
+    return Detections(np.array(rows[:count]), np.linspace(1, 0.1, count))
 
 
 def differences(path: Path) -> Features:

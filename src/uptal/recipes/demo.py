@@ -16,7 +16,7 @@ from uptal.annotations import read_activitynet, read_labels
 from uptal.errors import ConfigError
 from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
-from uptal.recipes.demo_external import KEY, external_row
+from uptal.recipes.demo_external import KEY, SHIPPED, external_row, shipped_row
 from uptal.recipes.demo_grounding import sentence
 from uptal.recipes.demo_page import (
     BUDGET,
@@ -28,6 +28,7 @@ from uptal.recipes.demo_page import (
     detection_panels,
     figure_three,
     finding,
+    label_free,
     loss_curves,
     other_localizer,
 )
@@ -65,6 +66,8 @@ def demo(
         results[method.key] = run_method(method, stage)
     print(f"[{time.perf_counter() - clock:4.0f} s] a second localizer", flush=True)
     second_opinion(results, stage)
+    print(f"[{time.perf_counter() - clock:4.0f} s] the encoder that comes with uptal", flush=True)
+    results[SHIPPED] = shipped_row(stage, EXTRACTION)
     if weights is not None:
         print(f"[{time.perf_counter() - clock:4.0f} s] {weights}", flush=True)
         results[KEY] = external_row(weights, stage, EXTRACTION)
@@ -77,6 +80,7 @@ def demo(
         loss_curves(out, results),
         *figure_three(corpus, truth, out, seed, device),
         *detection_panels(corpus, truth, out, results),
+        *label_free(corpus, truth, out),
         *sentence(corpus, out / "features" / "tac", out / "grounding" / "tac", seed=seed, device=device),
     ]
     minutes = (time.perf_counter() - clock) / 60

@@ -1,4 +1,4 @@
-"""The demo's extra row: an encoder that was trained elsewhere, under the same head; its weights are the user's."""
+"""The demo's extra rows: encoders that were not trained in it, under the same head: the package's, and the user's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uptal.encoders import SavedEncoder, load_encoder
+from uptal.encoders import DEFAULT, SavedEncoder, load_encoder
 from uptal.encoders.converting import VOCABULARIES
 from uptal.errors import ConfigError
 from uptal.files import atomic_write
@@ -16,22 +16,32 @@ from uptal.recipes.demo_scores import Stage, score
 from uptal.recipes.extracting import ExtractConfig, extract_folder
 
 KEY = "external"
-"""What the row is called in files; it is none of the methods that are compared."""
+"""What the user's row is called in files; it is none of the methods that are compared."""
+SHIPPED = "shipped"
+"""What the row of the encoder in the package is called."""
 
 
-def external_row(weights: Path, stage: Stage, extraction: ExtractConfig) -> dict[str, Any]:
+def shipped_row(stage: Stage, extraction: ExtractConfig) -> dict[str, Any]:
+    """The row of the encoder that comes with the package, with what its training took."""
+    saved = load_encoder(DEFAULT)
+    spent = {name: (saved.source or {}).get(name, 0) for name in ("pairs", "clips", "seconds", "steps")}
+    return external_row(Path(DEFAULT), stage, extraction, SHIPPED) | {"title": f"{DEFAULT} (comes with uptal)"} | spent
+
+
+def external_row(weights: Path, stage: Stage, extraction: ExtractConfig, key: str = KEY) -> dict[str, Any]:
     """Extracts the demo's untrimmed videos with a given encoder, trains BMN on them and evaluates it.
 
     Args:
         weights: Folder or `.safetensors` file of `uptal weights convert` or of a run.
         stage: The demo.
         extraction: How the other encoders of the demo see the videos.
+        key: What the row is called in files.
 
     Raises:
         CheckpointError: There is no encoder in our form. ConfigError: The demo has this row for other weights.
     """
     saved = load_encoder(weights)
-    kept = stage.out / "results" / f"{KEY}.json"
+    kept = stage.out / "results" / f"{key}.json"
     if kept.exists():
         row = json.loads(kept.read_text("utf-8"))
         if row["sha256"] != saved.digest:
@@ -40,9 +50,9 @@ def external_row(weights: Path, stage: Stage, extraction: ExtractConfig) -> dict
                 "another --out, or give the weights that the row was made with."
             )
         return row
-    store = stage.out / "features" / KEY
+    store = stage.out / "features" / key
     extract_folder(weights, stage.corpus / "untrimmed", store, replace(extraction, device=stage.device))
-    row = score("bmn", KEY, stage) | {"title": title_of(saved, weights), "sha256": saved.digest, "seed": stage.seed}
+    row = score("bmn", key, stage) | {"title": title_of(saved, weights), "sha256": saved.digest, "seed": stage.seed}
     with atomic_write(kept) as file:
         json.dump(row, file, indent=1)
     return row

@@ -10,14 +10,16 @@ from typing import Any
 from uptal.encoders import load_encoder
 from uptal.features import FeatureStore
 from uptal.recipes import pretrain as recipes
-from uptal.recipes.demo_external import KEY
+from uptal.recipes.demo_external import KEY, SHIPPED
 from uptal.recipes.demo_scores import localizer_run
 from uptal.recipes.detecting import panel, visible
 from uptal.recipes.figure3 import draw_figure_three, most_central
 from uptal.recipes.localizer_files import load_localizer
 from uptal.recipes.predicting import predict
+from uptal.recipes.segmenting import in_seconds
 from uptal.report import Column, Curve, Section, Table
 from uptal.run import RunFolder
+from uptal.similarity import SegmentConfig
 from uptal.types import Video
 
 NOISE = 0.03
@@ -79,9 +81,9 @@ def comparison(results: dict[str, Any]) -> Table:
         for m in METHODS
         for row in [results[m.key]]
     ]
-    if KEY in results:  # what its pre-training took is not known here
-        row = results[KEY]
-        rows.append([row["title"], 100 * row["class_accuracy"], *_scores(row), None, None, None])
+    for row in [results[key] for key in (SHIPPED, KEY) if key in results]:
+        spent = [row.get(name) for name in ("pairs", "clips", "seconds")]  # not known of an encoder from elsewhere
+        rows.append([row["title"], 100 * row["class_accuracy"], *_scores(row), *spent])
     note = (
         "Frozen features, the same reduced BMN on each, official ActivityNet metrics in per cent, one seed. Class: "
         "accuracy of a linear classifier on the mean feature of an annotated segment. Pairs: positive pairs seen in "
@@ -141,6 +143,16 @@ def figure_three(corpus: Path, truth: dict[str, Video], out: Path, seed: int, de
     encoders = {m.title: load_encoder(out / "runs" / m.key) for m in METHODS}
     drawn = draw_figure_three(path, chosen.segments[0], encoders, interval=INTERVAL, seed=seed, device=device)
     return [drawn.grid, drawn.table()]
+
+
+def label_free(corpus: Path, truth: dict[str, Video], out: Path) -> list[Section]:
+    """A test video with what the encoder of the package leads to without any label."""
+    video = most_central(truth)
+    read = FeatureStore(out / "features" / SHIPPED).read(video.id)
+    found = in_seconds(read, SegmentConfig())
+    made = panel(corpus / "untrimmed" / f"{video.id}.mp4", read, found, video, visible(found, None))
+    note = "Letters mark stretches whose clips resemble each other; nothing here knows what an action is."
+    return [replace(made, id=f"{video.id} (label-free segments, encoder of the package)", note=note)]
 
 
 def detection_panels(corpus: Path, truth: dict[str, Video], out: Path, results: dict[str, Any]) -> list[Section]:
