@@ -57,6 +57,7 @@ def make(work: Path, out: Path, cfg) -> None:
         "corpus": {"seed": CORPUS.seed, "videos": len(find_videos(videos)), "size": CORPUS.size},
         "steps": outcome.steps,
         "pairs": pairs,
+        "clips": 2 * pairs,
         "seconds": round(outcome.seconds),
         "seed": cfg.seed,
         "statistics": f"of {seen} clean videos",

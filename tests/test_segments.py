@@ -94,3 +94,17 @@ def test_what_cannot_be_cut_is_said(tmp_path, capsys):
     with pytest.raises(Exception, match="longest of at least 1"):
         SegmentConfig(longest=0)
     assert not (Path(tmp_path) / "out" / "detections.json").exists()
+
+
+def test_a_low_level_cuts_finer_and_keeps_what_the_high_one_found():
+    """Two kinds in pairs of blocks; inside each block a weak change that only a low level takes for a boundary."""
+    rng = np.random.default_rng(1)
+    clips = blocks((0, 8), (1, 8), (0, 8), (1, 8))
+    clips[4:8] += 0.35 * rng.normal(size=16)
+    clips[20:24] += 0.35 * rng.normal(size=16)
+    coarse, both = (find_segments(clips, SegmentConfig(prominence=levels)) for levels in ((0.5,), (0.5, -1.0)))
+    high, low = (set(map(tuple, found.bounds.tolist())) for found in (coarse, both))
+    assert high < low and {0, 8, 16, 24, 32} == {edge for span in high for edge in span}
+    assert {4, 20} & {edge for span in low for edge in span}
+    with pytest.raises(Exception, match="need a prominence"):
+        SegmentConfig(prominence=())

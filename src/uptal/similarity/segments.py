@@ -16,6 +16,9 @@ from jaxtyping import Float, Int
 from uptal.errors import ConfigError
 from uptal.similarity.scores import self_similarity
 
+NEARLY = 0.7
+"""Overlap (intersection over union) from which on a finer candidate is the coarser one once more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig:
@@ -23,8 +26,9 @@ class SegmentConfig:
 
     scales: tuple[int, ...] = (3, 6, 12)
     """Clips looked at on either side of a boundary; the novelty is the mean over scales."""
-    prominence: float = 0.5
-    """Height of a boundary over the mean novelty of the video, in standard deviations."""
+    prominence: tuple[float, ...] = (0.5, -1.0)
+    """Height of a boundary over the mean novelty of the video, in standard deviations. Each level cuts anew, low ones
+    at nearly every peak; the candidates are those of all levels."""
     longest: int = 3
     """Most neighbouring pieces that make one candidate."""
     alike: float = 0.4
@@ -33,6 +37,8 @@ class SegmentConfig:
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1 or self.longest < 1 or not -1 <= self.alike <= 1:
             raise ConfigError(f"Segments need scales and longest of at least 1 and alike in [-1, 1], found {self}.")
+        if not self.prominence:
+            raise ConfigError("Segments need a prominence, such as 0.5, or several.")
 
 
 @dataclass(frozen=True)
@@ -85,19 +91,37 @@ def find_segments(features: Float[np.ndarray, "N D"], cfg: SegmentConfig | None 
     cfg = cfg or SegmentConfig()
     centred = features - features.mean(0)
     similarity = self_similarity(features, centre=True)
-    edges = [0, *boundaries(novelty(similarity, cfg.scales), cfg.prominence), len(features)]
-    pieces = list(pairwise(edges))
+    change = novelty(similarity, cfg.scales)
+    levels = [[0, *boundaries(change, height), len(features)] for height in sorted(cfg.prominence, reverse=True)]
+    pieces = list(pairwise(levels[-1]))  # the finest: what is cut on a higher level is cut here as well
     groups = group_pieces(np.stack([centred[begin:end].mean(0) for begin, end in pieces]), cfg.alike)
     rows = []
-    for first in range(len(pieces)):
-        for last in range(first, min(first + cfg.longest, len(pieces))):
-            begin, end = pieces[first][0], pieces[last][1]
-            longest = max(range(first, last + 1), key=lambda piece: pieces[piece][1] - pieces[piece][0])
-            if end - begin < len(features) or len(pieces) == 1:
-                rows.append((begin, end, contrast(similarity, begin, end), groups[longest]))
+    for begin, end in _candidates(levels, cfg.longest):
+        inside = [piece for piece in range(len(pieces)) if begin <= pieces[piece][0] and pieces[piece][1] <= end]
+        longest = max(inside, key=lambda piece: pieces[piece][1] - pieces[piece][0])
+        rows.append((begin, end, contrast(similarity, begin, end), groups[longest]))
     rows.sort(key=lambda row: -row[2])
     bounds = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
     return Found(bounds, np.array([row[2] for row in rows]), np.array([row[3] for row in rows], dtype=np.int64))
+
+
+def _candidates(levels: list[list[int]], longest: int) -> list[tuple[int, int]]:
+    """Spans of all levels, coarse ones first; what is nearly one that is there already is left out."""
+    kept: list[tuple[int, int]] = []
+    for edges in levels:
+        for begin, end in _neighbours(edges, longest):
+            shared = [min(end, there[1]) - max(begin, there[0]) for there in kept]
+            spans = [max(end, there[1]) - min(begin, there[0]) for there in kept]
+            if all(inside <= NEARLY * span for inside, span in zip(shared, spans, strict=True)):
+                kept.append((begin, end))
+    return kept
+
+
+def _neighbours(edges: list[int], longest: int) -> list[tuple[int, int]]:
+    """Every piece and up to `longest` neighbours together, the whole video only where nothing cuts it."""
+    last = len(edges) - 1
+    spans = [(edges[a], edges[b]) for a in range(last) for b in range(a + 1, min(a + longest, last) + 1)]
+    return [span for span in spans if span != (0, edges[-1]) or last == 1]
 
 
 def contrast(similarity: Float[np.ndarray, "N N"], begin: int, end: int) -> float:
