@@ -20,6 +20,7 @@ TABLES = {
 """What runs by one pattern (`uptal.evidence.tables`)."""
 EXPERIMENTS = TABLES | {
     "onset": "transfer against region pairs seen, on the built-in corpora",
+    "real": "encoders trained on folders of real clips without labels, and how they tell them apart",
     "figure3": "similarity maps of a video whose action moves and changes speed, for any encoders",
 }
 """What can be reproduced."""
