@@ -1,10 +1,14 @@
-"""Recall of label-free segments: the official curve's numbers, intervals that hold them."""
+"""Recall of label-free segments: the official curve's numbers, intervals that hold them, and the command's file."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 
+from uptal.cli import main
+from uptal.encoders import DEFAULT, load_encoder
 from uptal.evidence.segments import AT, Row, differences, evenly, hits, summarise
 from uptal.metrics import proposal_recall
 from uptal.types import Detections, Segment, Video
@@ -54,6 +58,7 @@ def test_a_video_without_segments_counts_as_missed():
 def test_windows_cover_the_video_evenly():
     windows = evenly(12.0).segments
     assert windows[0].tolist() == [0, 12] and sorted(map(tuple, windows[1:3].tolist())) == [(0, 6), (6, 12)]
+    assert len(evenly(12.0, 4)) == 4 and len(evenly(12.0, 23)) == 23
     assert windows[3].tolist() == [4, 8] and len(windows) == 10
 
 
@@ -62,3 +67,21 @@ def test_differences_are_of_the_same_clips_as_features(tmp_path):
     read = differences(corpus / "untrimmed" / "u0.mp4")  # 64 frames: clips of 16 from 0, 8 … 48
     assert read.values.shape == (7, 9) and (read.timebase.stride, read.timebase.window) == (8, 16)
     assert len(differences(corpus / "trimmed" / "t00.mp4").values) == 2
+
+
+def test_the_command_measures_encoders_and_controls(tmp_path, capsys):
+    corpus = make_corpus(tmp_path / "c", trimmed=0, untrimmed=3)
+    words = ["reproduce", "segments", "--data", str(corpus), "--untrained", "1", "--json", str(tmp_path / "o.json")]
+    assert main(words) == 0
+    record = json.loads((tmp_path / "o.json").read_text())
+    names = [row["row"] for row in record["rows"]]
+    assert names == [
+        "windows laid evenly",
+        f"windows, as many as of {DEFAULT}",
+        "frame differences",
+        "untrained, seed 0",
+        DEFAULT,
+    ]
+    assert record["rows"][-1]["encoder_digest"] == load_encoder(DEFAULT).digest and record["videos"] == 3
+    assert main([*words[:4], "--subset", "none"]) == 1
+    assert "annotated instance" in capsys.readouterr().err

@@ -24,12 +24,13 @@ def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("shipped"), trimmed=4, untrimmed=2)
 
 
-def test_every_shipped_encoder_loads_is_small_and_has_a_card():
+def test_every_shipped_encoder_loads_is_small_and_has_a_card(capsys):
     assert DEFAULT in shipped()
     for name, file in shipped().items():
         saved = load_encoder(name)
         assert file.stat().st_size <= 4e6
         assert all(torch.isfinite(tensor).all() for tensor in saved.encoder.state_dict().values())
+        assert main(["weights", "show", name]) == 0 and "trained here: " in capsys.readouterr().out
         assert saved.source is not None and saved.digest[:16] in CARD.read_text("utf-8")
 
 

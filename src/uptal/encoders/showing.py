@@ -30,7 +30,9 @@ def _ours(path: Path, saved: SavedEncoder) -> list[str]:
     if saved.classes is not None:
         names = saved.classes.names
         lines.append(f"classifier: {len(names)} classes of {saved.classes.vocabulary}: {', '.join(names[:3])}, ...")
-    if saved.source is not None:
+    if saved.source is not None and "method" in saved.source:
+        lines.append(f"trained here: {saved.source['method']}, {saved.source.get('pairs', 0):,} pairs")
+    elif saved.source is not None:
         lines.append(f"converted from {saved.source.get('file')} ({saved.source.get('layout')})")
     return lines
 

@@ -21,6 +21,7 @@ TABLES = {
 EXPERIMENTS = TABLES | {
     "onset": "transfer against region pairs seen, on the built-in corpora",
     "real": "encoders trained on folders of real clips without labels, and how they tell them apart",
+    "segments": "what label-free segments find of annotated instances, beside controls",
     "figure3": "similarity maps of a video whose action moves and changes speed, for any encoders",
 }
 """What can be reproduced."""
