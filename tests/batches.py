@@ -70,7 +70,7 @@ def make_batch(
         alone=timeline.context == "none",
         size=aug.size,
         resize=aug.resize,
-        pasted=tuple(np.sum([line.length for line in drawn], axis=0).tolist()),
+        region_clips=tuple(np.sum([line.length for line in drawn], axis=0).tolist()),
         composite=aug.scope == "composite",
         mean=(0.45, 0.45, 0.45),
         std=(0.225, 0.225, 0.225),
@@ -87,11 +87,11 @@ def half_of(batch: Batch, rank: int) -> Batch:
     }
     assert batch.lender is not None
     drawn = AugmentParams(**{name: value[part] for name, value in vars(batch.augment).items()})
-    pasted = tuple(batch.length[part].sum(0).tolist())
+    region_clips = tuple(batch.length[part].sum(0).tolist())
     return replace(
         batch,
         **chosen,
-        pasted=pasted,
+        region_clips=region_clips,
         augment=drawn,
         lender=batch.lender[:, part] - rank * middle,
         names=batch.names[part],

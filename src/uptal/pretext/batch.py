@@ -55,7 +55,7 @@ class Batch:
     """Height and width after augmentation."""
     resize: Literal["exact", "fast"]
     """How crops are resized (`AugmentConfig`)."""
-    pasted: tuple[int, ...]
+    region_clips: tuple[int, ...]
     """Number of clips of all regions together, a view; so that the device need not be asked."""
     composite: bool
     """Whether the finished synthetic video is augmented instead of its sources."""
@@ -111,7 +111,7 @@ def collate(
         alone=data.timeline.context == "none",
         size=aug.size,
         resize=aug.resize,
-        pasted=tuple(np.sum([plan.length for plan in plans], axis=0).tolist()),
+        region_clips=tuple(np.sum([plan.length for plan in plans], axis=0).tolist()),
         composite=aug.scope == "composite",
         mean=data.mean,
         std=data.std,
@@ -165,7 +165,7 @@ class _View:
         """The synthetic videos; on a CPU a few samples at a time, so that all it takes to make them is in the cache."""
         batch, count = self.batch, len(self.batch.ids)
         if self.frames.device.type != "cpu":
-            return self._put_together(slice(0, count), batch.pasted[self.view], None).transpose(2, 3)
+            return self._put_together(slice(0, count), batch.region_clips[self.view], None).transpose(2, 3)
         found = torch.empty(count, *batch.clips.shape[2:], batch.size, batch.size, 3)
         some = max(1, _AT_ONCE // found[0].numel())
         for first in range(0, count, some):
