@@ -58,7 +58,8 @@ def test_the_other_direction_has_the_other_background():
     assert not torch.equal(both["loss"], forth["loss"])
     turned = replace(batch, lender=batch.lender.flip(0),
                      **{name: getattr(batch, name).flip(1) for name in ("clips", "region", "start", "length", "blend")},
-                     augment=batch.augment.map(lambda value: value.flip(1)), region_clips=batch.region_clips[::-1])  # fmt: skip
+                     augment=batch.augment.map(lambda value: value.flip(1)),
+                     region_clips=batch.region_clips[::-1])  # fmt: skip
     back = pal(background=True).eval().loss(turned)
     torch.testing.assert_close(both["loss"], (forth["loss"] + back["loss"]) / 2)
 
