@@ -221,7 +221,7 @@ DEMO_STEPS = {"demo": 85, "demo_moco": 75, "demo_tac": 1500}
 
 
 def slim_v1() -> PretrainConfig:
-    """Meant for the encoder of the package (`benchmarks/shipped.py`), and not run yet: MoCo-v2 on single clips of 64 pixels
+    """Meant for the encoder of the package (`benchmarks/shipped.py`), not run yet: MoCo-v2 on single clips of 64 pixels
     at strides 1 to 4, on videos that are drawn for it alone. What is in the package is another: docs/shipped.md."""
     base = with_region(_easy(moco()), min_stride=1, max_stride=4)
     optim = replace(base.optim, batch=128, max_steps=SHIPPED_STEPS)
