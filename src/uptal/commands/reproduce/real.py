@@ -71,7 +71,8 @@ def main(arguments: list[str]) -> None:
         found.append(about | {"sets": _scores(run, sets, parsed.device, calibrate=True)})
     for name, path in others.items():
         found.append({"row": name, "seed": None, "sets": _scores(Path(path), sets, parsed.device, calibrate=False)})
-    facts = environment() | {"pairs": parsed.pairs, "videos": {one.name: _sizes(one) for one in sets}}
+    about = {key: value for key, value in environment().items() if key != "command"}  # it names folders of one machine
+    facts = about | {"pairs": parsed.pairs, "videos": {one.name: _sizes(one) for one in sets}}
     with atomic_write(Path(parsed.out) / "real.json") as file:
         json.dump(facts | {"rows": found}, file, indent=1)
     print(table(found))
