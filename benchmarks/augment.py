@@ -41,6 +41,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--source", type=int, default=56, help="side of decoded pictures")
     parser.add_argument("--size", type=int, default=48, help="side after the crop")
+    parser.add_argument("--resize", choices=["exact", "fast"], default="exact", help="`aug.resize` of the batch")
     parser.add_argument("--rounds", type=int, default=8)
     return parser.parse_args()
 
@@ -52,7 +53,7 @@ def compare(device: torch.device, options: argparse.Namespace) -> None:
     params = drawn.map(lambda value: torch.as_tensor(value, device=device))
 
     def batched() -> Tensor:
-        return augment.apply(frames, params, options.size)
+        return augment.apply(frames, params, options.size, options.resize)
 
     def looped() -> Tensor:
         return torch.stack([one_video(frames[i], drawn, i, options.size) for i in range(options.videos)])
@@ -95,8 +96,7 @@ def one_video(frames: Tensor, params: AugmentParams, sample: int, size: int) -> 
     pictures = pictures * brightness
     pictures = contrast * pictures + (1 - contrast) * grey(pictures).mean((-2, -1), keepdim=True)
     pictures = saturation * pictures + (1 - saturation) * grey(pictures)
-    factors = torch.ones(1, device=pictures.device), torch.full((1,), hue, device=pictures.device)
-    turn = augment._colour_matrix(*factors)[0]
+    turn = 255 * augment._colour_matrix(torch.tensor([[1.0, 1.0, 1.0, hue]], device=pictures.device))[0]
     return torch.einsum("dc,fchw->fdhw", turn, pictures).clamp(0, 1)
 
 

@@ -18,7 +18,7 @@ from uptal.pretext.synthesis import (
     draw_blend,
     inside,
     paste_into,
-    pool_region,
+    pool,
     region_rows,
 )
 
@@ -89,7 +89,7 @@ def test_what_lies_beyond_the_length_is_never_looked_at():
 
 def test_pooling_is_the_mean_of_the_pasted_clips():
     features, place = noise(6, 8, 5), placement(3, 6)
-    found = pool_region(features, place)
+    found = pool(features, inside(place, 8))
     for sample in range(6):
         start, length = int(place.start[sample]), int(place.length[sample])
         # the order of the additions differs
@@ -99,7 +99,7 @@ def test_pooling_is_the_mean_of_the_pasted_clips():
 def test_pooling_takes_out_what_was_pasted():
     action, background, place = noise(6, 6, 1, 3, 2, 2), torch.zeros(6, 8, 1, 3, 2, 2), placement(3, 6, frames=1)
     hard = replace(place, blend=torch.ones_like(place.blend))
-    found = pool_region(paste(action, background, hard).flatten(2), hard)
+    found = pool(paste(action, background, hard).flatten(2), inside(hard, 8))
     for sample in range(6):
         expected = action[sample, : int(place.length[sample])].flatten(1).mean(0)
         torch.testing.assert_close(found[sample], expected, atol=1e-6, rtol=0)  # order of the additions

@@ -26,6 +26,7 @@ from uptal.evidence.probes import average_precision, probe
 from uptal.features import encode, make_ready
 from uptal.metrics.classification import wilson
 from uptal.progress import Progress
+from uptal.recipes.calibrating import fresh_statistics
 from uptal.recipes.probing import LabelledVideos, ProbeConfig, frozen_scores, labelled_videos
 from uptal.recipes.spread_clips import VideoClips, decoded
 from uptal.video import Quarantine, find_videos
@@ -149,14 +150,11 @@ def _shown(
 def _calibrated(
     encoder: nn.Module, shown: list[tuple[UInt8[Tensor, "N T C H W"], int]], spec: ClipSpec, device: torch.device
 ) -> nn.Module:
-    encoder = copy.deepcopy(encoder).train()
-    for module in encoder.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
-    for clips, _ in shown:
-        encode(encoder, clips, spec, device, CLIPS, "fp32")
-    return encoder.eval()
+    encoder = copy.deepcopy(encoder)
+    with fresh_statistics(encoder):
+        for clips, _ in shown:
+            encode(encoder, clips, spec, device, CLIPS, "fp32")
+    return encoder
 
 
 def sequences(

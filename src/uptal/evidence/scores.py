@@ -22,6 +22,7 @@ from uptal.evidence.probes import average_precision, knn_accuracy, probe, propos
 from uptal.features.encoding import encode
 from uptal.features.grid import crop
 from uptal.localizers.classifier import SegmentClassifier
+from uptal.recipes.calibrating import fresh_statistics
 from uptal.types import Video
 
 INTERVAL = 8
@@ -67,14 +68,11 @@ def encoded(encoder: nn.Module, films: Films, spec: ClipSpec) -> Features:
 @torch.no_grad()
 def recalibrated(encoder: nn.Module, films: Material, spec: ClipSpec) -> nn.Module:
     """A copy in evaluation mode with running statistics from every fourth video."""
-    encoder = copy.deepcopy(encoder).train()
-    for module in encoder.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
-    for frames in (films.trimmed[::4], films.untrimmed[::4]):
-        encode_videos(encoder, frames, spec)
-    return encoder.eval()
+    encoder = copy.deepcopy(encoder)
+    with fresh_statistics(encoder):
+        for frames in (films.trimmed[::4], films.untrimmed[::4]):
+            encode_videos(encoder, frames, spec)
+    return encoder
 
 
 def encode_videos(

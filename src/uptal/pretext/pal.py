@@ -1,6 +1,6 @@
 """Pseudo Action Localization, the paper's pretext task (Figure 2b), from a batch of videos to a loss.
 
-    synthesise (T, Sec. 3.2.1) -> F = F^b, F^n, F^t (3.2.2) -> pool_region (G, 3.2.3) -> InfoNCE (3.2.4)
+    synthesise (T, Sec. 3.2.1) -> F = F^b, F^n, F^t (3.2.2) -> pool (G, 3.2.3) -> InfoNCE (3.2.4)
 
 Every row of Tables 3, 4 and 5 is a setting of this file. MoCo-v2 on video (Table 3, #0) is the setting with one clip,
 no paste and no temporal head. Letters: B samples, J clips, T frames, C H W picture, E encoder width, D embedding width.

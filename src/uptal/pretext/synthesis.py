@@ -114,13 +114,11 @@ def paste_into(
     return background
 
 
-def pool_region(features: Float[Tensor, "B J D"], place: Placement) -> Float[Tensor, "B D"]:
-    """G followed by TempAvgPool: the mean of the region's clip features (Sec. 3.2.3)."""
-    return pool(features, inside(place, features.shape[1]))
-
-
 def pool(features: Float[Tensor, "B J D"], where: Bool[Tensor, "B J"]) -> Float[Tensor, "B D"]:
-    """The mean of some clips' features; zeros where there are none."""
+    """G followed by TempAvgPool, where `where` is the region (`inside`): the mean of some clips' features (Sec. 3.2.3).
+
+    Zeros where there are none.
+    """
     weight = where.to(features.dtype)
     return (features * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
 

@@ -3,7 +3,8 @@ encoder of none at all. Labels play no part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +17,22 @@ from uptal.recipes.spread_clips import decoded
 
 CLIPS = 4
 """Clips of a video that are looked at."""
+
+
+@contextmanager
+def fresh_statistics(encoder: nn.Module) -> Iterator[None]:
+    """What goes through the encoder within the block decides the running statistics of its batch norms, all batches alike;
+    afterwards it is in evaluation mode."""
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches, not a running one
+    encoder.train()
+    yield
+    encoder.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def calibrate(encoder: nn.Module, videos: Sequence[Path], clip: ClipSpec, batch: int = 16) -> int:
@@ -33,25 +50,18 @@ def calibrate(encoder: nn.Module, videos: Sequence[Path], clip: ClipSpec, batch:
     Raises:
         ConfigError: None of them could be.
     """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches, not a running one
-    encoder.train()
     seen, waiting, device = 0, [], torch.device("cpu")
-    for clips in decoded([(path, "") for path in videos], clip, CLIPS):
-        if isinstance(clips, VideoError):
-            continue
-        seen += 1
-        waiting.append(clips)
-        if len(waiting) == batch:
+    with fresh_statistics(encoder):
+        for clips in decoded([(path, "") for path in videos], clip, CLIPS):
+            if isinstance(clips, VideoError):
+                continue
+            seen += 1
+            waiting.append(clips)
+            if len(waiting) == batch:
+                encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
+                waiting = []
+        if waiting and seen <= batch:  # a small last batch would count as much as a full one
             encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
-            waiting = []
-    if waiting and seen <= batch:  # a small last batch would count as much as a full one
-        encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
-    encoder.eval()
-    for norm in norms:
-        norm.momentum = 0.1
     if not seen:
         raise ConfigError(f"None of the {len(videos)} videos can be read, so no statistics can be estimated from them.")
     return seen
