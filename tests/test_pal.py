@@ -14,7 +14,7 @@ from batches import SINGLE, SIZE, Tiny, make_batch
 from uptal.augment import AugmentConfig, AugmentParams
 from uptal.clips import BackgroundConfig, RegionConfig, TimelineConfig
 from uptal.errors import ConfigError
-from uptal.pretext.batch import synthesise
+from uptal.pretext.batch import _View, synthesise
 from uptal.pretext.contrast import ContrastConfig
 from uptal.pretext.norm import SplitBatchNorm3d, interleaved, split_batch_norm
 from uptal.pretext.pal import PAL, HeadConfig, RegionEncoder
@@ -210,6 +210,18 @@ def test_evaluation_changes_nothing():
     task.after_step()
     assert torch.equal(first["loss"], second["loss"])
     assert all(torch.equal(before[name], value) for name, value in task.state_dict().items())
+
+
+@pytest.mark.parametrize("scope", ["per_source", "composite"])
+@pytest.mark.parametrize("resize", ["exact", "fast"])
+def test_a_batch_made_at_once_is_the_one_made_sample_by_sample(scope, resize, monkeypatch):
+    """The first is how devices other than a CPU do it."""
+    monkeypatch.setattr("uptal.pretext.batch._AT_ONCE", 1)
+    batch = make_batch(3, aug=AugmentConfig(size=SIZE, scope=scope, resize=resize))
+    frames = batch.frames.permute(0, 2, 3, 1)
+    for view, (clips, _) in enumerate(synthesise(batch)):
+        at_once = _View.of(batch, view, frames)._put_together(slice(0, 5), batch.region_clips[view], None)
+        torch.testing.assert_close(at_once.transpose(2, 3), clips, atol=1e-5, rtol=0)  # sums in another order
 
 
 def test_the_symmetric_loss_is_the_mean_of_both_directions():

@@ -21,8 +21,8 @@ CLIPS = 4
 
 @contextmanager
 def fresh_statistics(encoder: nn.Module) -> Iterator[None]:
-    """What goes through the encoder within the block decides the running statistics of its batch norms, all batches alike;
-    afterwards it is in evaluation mode."""
+    """What goes through the encoder within the block decides the running statistics of its batch norms, all batches
+    alike; afterwards it is in evaluation mode."""
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
