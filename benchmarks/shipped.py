@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from uptal.encoders import load_encoder, save_encoder
@@ -66,7 +65,7 @@ def make(work: Path, out: Path, cfg) -> None:
         "versions": environment()["packages"],
         "machine": platform.processor() or platform.machine(),
     }
-    save_encoder(out / f"{name}.safetensors", saved.encoder, replace(saved.clip), source=source)
+    save_encoder(out / f"{name}.safetensors", saved.encoder, saved.clip, source=source)
     with atomic_write(work / f"{name}.json") as file:
         json.dump(source | {"process seconds": round(time.process_time() - begin)}, file, indent=1)
     print(json.dumps(source))
