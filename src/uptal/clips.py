@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from uptal.errors import ConfigError
 
@@ -195,12 +196,19 @@ def contiguous_starts(
 
 def draw_strides(rng: np.random.Generator, cfg: RegionConfig, length: int) -> Int[np.ndarray, " L"]:
     """Strides of a region's clips (T4), before the video's length is looked at."""
-    values = np.arange(cfg.min_stride, cfg.max_stride + 1)
-    weights = np.ones(len(values)) if cfg.stride_law == "uniform" else 1 / values
-    shares = np.cumsum(weights / weights.sum())
+    shares = _stride_shares(cfg.min_stride, cfg.max_stride, cfg.stride_law)
     count = length if cfg.stride_scope == "clip" else 1
-    drawn = values[np.searchsorted(shares / shares[-1], rng.random(count), side="right")]
-    return np.broadcast_to(drawn, (length,)).astype(np.int64)  # the draws of `rng.choice`, without its many checks
+    drawn = cfg.min_stride + shares.searchsorted(rng.random(count), side="right")
+    return drawn if count == length else drawn.repeat(length)  # the draws of `rng.choice`, without its many checks
+
+
+@lru_cache
+def _stride_shares(least: int, most: int, law: str) -> Float[np.ndarray, " S"]:
+    """The share of strides up to each."""
+    values = np.arange(least, most + 1)
+    weights = np.ones(len(values)) if law == "uniform" else 1 / values
+    shares = np.cumsum(weights / weights.sum())
+    return shares / shares[-1]
 
 
 def draw_length(rng: np.random.Generator, cfg: RegionConfig) -> int:
@@ -289,7 +297,7 @@ def _draw_region(
     """Strides of the region's clips, as many as it has, none too large for the video (T3 to T6)."""
     length = draw_length(rng, cfg.region) if length is None else length
     drawn = draw_strides(rng, cfg.region, length)
-    strides = np.array([fitting_stride(num_frames, cfg.frames, int(stride)) for stride in drawn])
+    strides = np.array([fitting_stride(num_frames, cfg.frames, stride) for stride in drawn.tolist()])
     if cfg.region.scale_mode == "resample_clips":
         strides = np.minimum(strides, length)[: length // min(int(strides[0]), length)]
     return strides
@@ -339,4 +347,5 @@ def _overlapping(rng: np.random.Generator, num_frames: int, cfg: TimelineConfig,
 
 
 def _padded(region: np.ndarray, most: int) -> np.ndarray:
-    return np.concatenate([region, np.repeat(region[-1:], most - len(region), axis=0)])
+    short = most - len(region)
+    return np.concatenate([region, region[-1:].repeat(short, 0)]) if short else region

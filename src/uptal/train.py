@@ -20,6 +20,7 @@ from uptal.device import choose_device
 from uptal.distributed import World, any_process, average, gather, world
 from uptal.errors import CheckpointError, ConfigError
 from uptal.learner import Batch, DivergenceError, Learner, Task
+from uptal.memory import keep_freed_memory
 from uptal.optim import OptimConfig, Plateau, after_epoch, learning_rate, sound_arithmetic
 from uptal.progress import Progress
 from uptal.run import RunFolder, versions
@@ -86,6 +87,8 @@ def fit(
         CheckpointError: A checkpoint cannot be written, or those that are there cannot be read or are of another model.
         ConfigError: There are fewer videos than a step needs.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     learner = Learner(task, cfg, device)
     state = _resume(learner, run, main=world.rank == 0)
     steps_per_epoch = _steps_per_epoch(data, cfg)

@@ -202,7 +202,7 @@ class Videos(Dataset):
         drawn = [self._plan(rng, info, index, epoch, length) for _ in range(self.data.timeline.regions)]
         pasting = self.paste.source != "none"
         wanted = [table for plan in drawn for table in ((plan.clips, plan.region) if pasting else (plan.clips,))]
-        distinct, where = np.unique(np.concatenate([table.ravel() for table in wanted]), return_inverse=True)
+        distinct, where = _distinct(np.concatenate([table.ravel() for table in wanted]), length)
         ends = np.cumsum([table.size for table in wanted])
         tables = [part.reshape(table.shape) for part, table in zip(np.split(where, ends[:-1]), wanted, strict=True)]
         if pasting:
@@ -248,3 +248,10 @@ class Videos(Dataset):
         length = max(1, round(self.data.stretch * info.fps))
         free = max(0, info.num_frames - length)
         return (free // 2 if centred else int(rng.integers(0, free + 1))), min(length, info.num_frames)
+
+
+def _distinct(indices: Int[np.ndarray, " N"], length: int) -> tuple[Int[np.ndarray, " F"], Int[np.ndarray, " N"]]:
+    """What `np.unique` says of numbers below `length`, and where each is in it; for a few of them much sooner."""
+    there = np.zeros(length, bool)
+    there[indices] = True
+    return np.flatnonzero(there), (there.cumsum() - 1)[indices]

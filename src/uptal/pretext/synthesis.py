@@ -79,12 +79,13 @@ def draw_blend(
 ) -> Float[np.ndarray, "R T"]:
     """Blend ratios of one region: one draw a region, clip or frame, with ramps at the ends if asked for."""
     shape = {"region": (1, 1), "clip": (length, 1), "frame": (length, frames)}[cfg.beta_scope]
-    blend = np.broadcast_to(rng.uniform(*cfg.beta, shape), (length, frames)).astype(np.float32)
+    blend = np.zeros((most, frames), np.float32)
+    blend[:length] = rng.uniform(*cfg.beta, shape)
     if cfg.edge:
         distance = np.arange(length * frames) + 1
         ramp = np.minimum(1.0, np.minimum(distance, distance[::-1]) / (cfg.edge + 1))
-        blend = blend * ramp.reshape(length, frames)
-    return np.concatenate([blend, np.zeros((most - length, frames))]).astype(np.float32)
+        blend[:length] *= ramp.reshape(length, frames)
+    return blend
 
 
 def inside(place: Placement, num_clips: int) -> Bool[Tensor, "B J"]:

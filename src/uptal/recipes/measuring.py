@@ -22,7 +22,9 @@ from uptal.device import choose_device
 from uptal.distributed import World
 from uptal.errors import ConfigError
 from uptal.learner import Learner
+from uptal.memory import keep_freed_memory
 from uptal.optim import arithmetic, learning_rate, sound_arithmetic
+from uptal.pretext.ahead import Ahead
 from uptal.pretext.batch import synthesise
 from uptal.pretext.loader import Loader
 from uptal.recipes.pretrain import PretrainConfig
@@ -50,9 +52,11 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
     task = new_task(cfg, device, alone, classes=None if loader.labels is None else dict(loader.labels))
     learner = Learner(task, cfg.optim, device)
     task.train()
-    batches, parts = _endless(loader), []
+    if device.type == "cpu":
+        keep_freed_memory()
     clock = _Stopwatch(device)
-    with loader.watched(), sound_arithmetic(learner.dtype, device):
+    with loader.watched(), sound_arithmetic(learner.dtype, device), Ahead(loader, device) as data:
+        batches, parts = _endless(data), []
         for step in range(_WARM_UP + steps):
             if step == _WARM_UP:
                 clock.start()
@@ -60,7 +64,9 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
                 parts = [next(batches) for _ in range(cfg.optim.accumulate)]
             learner.step(parts, learning_rate(cfg.optim, 1.0, 2.0), step + 1)
         seconds, cpu, wait = clock.stop()
-        flops, making = _arithmetic_of(task, parts[0], device)
+    flops, making = _arithmetic_of(task, parts[0], device)
+    making *= cfg.optim.accumulate * steps
+    within = seconds - wait - (0.0 if data.at_once else making)
     samples = steps * cfg.optim.batch
     timeline = cfg.data.timeline
     ceiling = _ceiling(arithmetic(cfg.optim, device), device)
@@ -77,7 +83,8 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
         "samples_per_s": round(samples / seconds, 3),
         "clips_per_s": round(samples * timeline.regions * timeline.views * timeline.clips / seconds, 2),
         "data_wait": round(wait / seconds, 4),
-        "synthesis_share": round(making * cfg.optim.accumulate * steps / seconds, 4),
+        "synthesis_share": round(making / seconds, 4),
+        "network_share": round(within / seconds, 4),
         "gflops_per_sample": round(flops * cfg.optim.accumulate / cfg.optim.batch / 1e9, 3),
         "model_tflops_per_s": round(done / 1e12, 4),
         "matmul_tflops_per_s": round(ceiling / 1e12, 4),
@@ -168,7 +175,7 @@ def _loader(cfg: PretrainConfig, videos: Path | None, steps: int, alone: World) 
     return loader
 
 
-def _endless(loader: Loader) -> Iterator[Any]:
+def _endless(loader: Ahead) -> Iterator[Any]:
     epoch = 0
     while True:
         yield from loader.batches(epoch)
@@ -178,7 +185,7 @@ def _endless(loader: Loader) -> Iterator[Any]:
 def _arithmetic_of(task: nn.Module, batch: Any, device: torch.device) -> tuple[int, float]:
     """Floating-point operations of the networks in one part of a step, forward and backward, and the seconds that
     making its pictures takes. Convolutions and matrix products are counted, two operations a multiply-add."""
-    moved = batch.to(device)
+    moved = replace(batch.to(device), views=None)
     synthesise(moved)
     watch = _Stopwatch(device)
     watch.start()

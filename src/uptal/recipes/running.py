@@ -17,6 +17,7 @@ from uptal.device import move
 from uptal.distributed import World, company, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
+from uptal.pretext.ahead import Ahead
 from uptal.pretext.loader import Loader
 from uptal.pretext.pal import PAL
 from uptal.pretext.recompute import recompute_blocks
@@ -126,11 +127,11 @@ def _train(
         paths, cfg.data, pasting, cfg.aug,
         batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine,
     )  # fmt: skip
-    with loader.watched(), company():
+    with loader.watched(), company(), Ahead(loader, device) as data:
         if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):
             task.fill_queue(loader.warm_up_batches(), device)
         seen = None if look is None else partial(look, task.encoder())
-        return fit(task, loader, cfg.optim, run, device=device, world=place, look=seen)
+        return fit(task, data, cfg.optim, run, device=device, world=place, look=seen)
 
 
 def _check_validation(cfg: PretrainConfig, place: World) -> None:

@@ -1,0 +1,76 @@
+"""On a CPU: the pictures of the next batch are made while the present one trains, so that no core waits for another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+
+from uptal.pretext.batch import Batch, synthesise
+from uptal.pretext.loader import Loader
+
+SHARE = 3
+"""One of so many threads makes pictures: about the part of a step that they are for a small encoder."""
+
+
+class Ahead:
+    """A loader whose batches bring their synthetic videos along, to the bit those that the task would make.
+
+    Within the block PyTorch's threads are divided between training and pictures. Where there is one only, or pictures
+    are made on a GPU, this is the loader and nothing else.
+    """
+
+    def __init__(self, loader: Loader, device: torch.device):
+        self._loader, self._threads = loader, torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+        self._worth_it = device.type == "cpu" and self._threads > 1
+
+    def __enter__(self) -> Ahead:
+        if self._worth_it:
+            some = max(1, self._threads // SHARE)
+            self._pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(some,))
+            self._pool.submit(torch.get_num_threads).result()  # the later of two calls is the one that new threads heed
+            torch.set_num_threads(self._threads - some)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            torch.set_num_threads(self._threads)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether pictures are made while the network is busy."""
+        return self._worth_it
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return self._loader.steps_per_epoch
+
+    def batches(self, epoch: int, position: int = 0) -> Iterator[Batch]:
+        """`Loader.batches`."""
+        return self._made(self._loader.batches(epoch, position))
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """`Loader.validation_batches`."""
+        return self._made(self._loader.validation_batches())
+
+    def _made(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        if self._pool is None:
+            yield from batches
+            return
+        coming: Future[Batch] | None = None
+        for batch in batches:  # in this thread: the loader's patience with its workers is an alarm of the main one
+            made, coming = coming, self._pool.submit(_with_views, batch)
+            if made is not None:
+                yield made.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def _with_views(batch: Batch) -> Batch:
+    return replace(batch, views=synthesise(batch))
