@@ -33,6 +33,23 @@ def installed(*words: str | Path, **options) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, **options)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pretrain", "demo", "--videos", "nowhere", "--run", "run"), "nowhere"),
+        (("pretrain", "dmeo", "--videos", ".", "--run", "run"), "dmeo"),
+        (("pretrain", "demo", "--videos", ".", "--run", "run", "--optim.rl", "1"), "--optim.rl"),
+        (("extract", "--weights", "slim-v1", "--videos", ".", "--out", "store"), "No videos"),
+        (("train", "bmn", "--features", "store", "--annotations", "a.json", "--run", "run"), "store"),
+    ],
+)
+def test_bad_input_by_the_installed_command(tmp_path, words, said):
+    outcome = installed(*words, cwd=tmp_path)
+    assert outcome.returncode != 0 and said.lower() in outcome.stderr.lower()
+    assert "Traceback" not in outcome.stderr and "\n\n" not in outcome.stderr.strip()
+    assert list(tmp_path.iterdir()) == []
+
+
 def uptal(*words: str | Path) -> int:
     """Runs a command in this process, which saves the seconds of importing torch."""
     return main([str(word) for word in words])

@@ -56,7 +56,7 @@ def refused(capsys):
     return check
 
 
-COMMANDS = ("pretrain", "extract", "train", "predict", "detect", "evaluate", "report", "doctor", "synthesize")
+COMMANDS = ("demo", "pretrain", "extract", "train", "predict", "detect", "evaluate", "report", "doctor", "synthesize")
 
 
 def pretrain(videos: Path, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
@@ -108,6 +108,21 @@ class TestVideos:
             closed.chmod(0o755)
         assert f"The folder {closed} cannot be listed (Permission denied)" in text
 
+    def test_nothing_but_unreadable_videos(self, refused, place, tmp_path):
+        (tmp_path / "videos").mkdir()
+        (tmp_path / "videos" / "a.mp4").write_text("not a video")
+        words = ("--videos", tmp_path / "videos", "--out", tmp_path / "store")
+        text = refused("extract", "--weights", place / "pal", *words)
+        assert "none of the 1 videos can be read" in text and "it is a text file" in text
+
+    def test_a_demo_that_cannot_end_well_does_not_begin(self, refused, tmp_path):
+        out = ("--out", tmp_path / "demo")
+        assert "asks for a GPU" in refused("demo", *out, "--device", "cuda")
+        assert "nowhere" in refused("demo", *out, "--weights", tmp_path / "nowhere")
+        assert "--steps" in refused("demo", *out, "--full", "--videos", tmp_path)
+        assert "--videos DIR" in refused("demo", *out, "--steps", "3")
+        assert list(tmp_path.iterdir()) == []
+
     def test_fewer_videos_than_a_batch(self, refused, place, tmp_path):
         text = refused(*pretrain(place / "trimmed", tmp_path / "run", "--optim.batch", "64"))
         assert "64" in text and "12" in text and "--optim.batch" in text
@@ -124,7 +139,32 @@ class TestAnnotations:
         )
         words = ("--features", place / "store", "--annotations", tmp_path / "a.csv", "--out", tmp_path / "f.json")
         assert "holds none of the 1 videos asked for" in refused("predict", place / "bmn", *words)
+        video, out = place / "untrimmed" / "u0.mp4", tmp_path / "out"
+        for words in (
+            ("detect", place / "bmn", video, "--out", out, "--annotations", tmp_path / "a.csv"),
+            ("report", "--videos", place / "untrimmed", "--out", out, "--annotations", tmp_path / "a.csv"),
+        ):
+            assert "names none of the" in refused(*words)
         assert list(tmp_path.iterdir()) == [tmp_path / "a.csv"]
+
+    def test_some_absent_videos_are_named(self, place, tmp_path, capsys):
+        content = json.loads((place / "annotations.json").read_text())
+        content["database"]["gone"] = content["database"]["u0"]
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert run(*self.train(place, tmp_path / "a.json", tmp_path / "run")) == 0
+        assert "1 annotated videos have no features" in capsys.readouterr().err
+        report = ("report", "--videos", place / "trimmed", "--out", tmp_path / "page.html")
+        names = [path.stem for path in (place / "trimmed").iterdir()]
+        content["database"][names[0]] = content["database"]["u0"]
+        (tmp_path / "b.json").write_text(json.dumps(content))
+        assert run(*report, "--annotations", tmp_path / "b.json") == 0
+        assert "at hand but not annotated" in capsys.readouterr().err
+
+    def test_doctor_fails_where_nothing_fits(self, place, tmp_path, capsys):
+        (tmp_path / "a.csv").write_text("video,start,end,label\nsomebody_else,1,2,left\n")
+        words = ("doctor", "data", "--videos", place / "untrimmed", "--annotations", tmp_path / "a.csv")
+        assert run(*words) == 1
+        assert "names none of the videos" in capsys.readouterr().out
 
     def test_a_segment_that_ends_before_it_starts(self, refused, place, tmp_path):
         content = json.loads((place / "annotations.json").read_text())

@@ -76,6 +76,8 @@ def test_a_file_that_may_not_be_read_is_explained(tmp_path):
     path = tmp_path / "secret.mp4"
     videos.write(path, frames=3)
     path.chmod(0)
+    for folder in [*reversed(tmp_path.parents[:3]), tmp_path]:
+        folder.chmod(folder.stat().st_mode | 0o055)  # what is closed is the file, not the way to it
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)  # the super-user may read everything

@@ -13,7 +13,7 @@ from uptal.recipes.demo_own import demo_videos
 def main(arguments: list[str]) -> None:
     """Runs the demo and says where to look."""
     parser = new_parser(
-        "demo", "Corpus, four encoders, features, BMN, evaluation, one page. About three minutes on two cores."
+        "demo", "Corpus, encoders, features, BMN on each, evaluation, one page. Some six minutes on two cores."
     )
     parser.add_argument("--out", default="demo", help="folder for everything")
     parser.add_argument(
@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     if parsed.videos and parsed.weights:
         raise ConfigError("--weights adds a row to the built-in demo's table; with --videos there is no table.")
+    if parsed.videos and parsed.full:
+        raise ConfigError("--full is for the built-in demo; with --videos, --steps says how long to pre-train.")
+    if parsed.steps is not None and not parsed.videos:
+        raise ConfigError("--steps is for your own videos: give --videos DIR; the built-in demo's steps are fixed.")
     if parsed.videos:
         demo_videos(Path(parsed.out), Path(parsed.videos), steps=parsed.steps, seed=parsed.seed, device=parsed.device)
     else:

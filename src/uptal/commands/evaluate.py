@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> None:
     parsed = _parser().parse_args(arguments)
     _refuse_foreign(parsed)
     scores = _grounding(parsed) if parsed.task == GROUNDING else TASKS[parsed.task](_evaluation(parsed))
-    record = scores | {"environment": environment()}
+    facts = environment()
+    record = scores | {"versions": facts["packages"], "environment": facts}
     if parsed.json:
         with atomic_write(parsed.json) as out:
             json.dump(record, out, indent=1)

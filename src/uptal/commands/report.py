@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from uptal.annotations import read_annotations, read_detections
+from uptal.annotations import read_detections
 from uptal.commands.options import new_parser
 from uptal.errors import ConfigError, VideoError
 from uptal.features import FeatureStore
 from uptal.metrics import diagnose, only_present
+from uptal.recipes.detecting import truth_of
 from uptal.recipes.watching import Watched, describe_runs, run_report, watch
 from uptal.report import Curve, Report, Table, VideoPanel, diagnosis_sections, write_report
 from uptal.run import environment
@@ -38,10 +39,10 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("report needs --videos DIR --out FILE for videos, or --run RUN for training runs.")
     if parsed.run:
         return _runs([watch(Path(run)) for run in parsed.run], parsed.out)
-    truth = read_annotations(parsed.annotations) if parsed.annotations else None
     found = read_detections(parsed.found) if parsed.found else {}
     store = FeatureStore(parsed.features) if parsed.features else None
     paths = find_videos(parsed.videos)
+    truth = truth_of(parsed.annotations, paths) if parsed.annotations else None
     named = [path for path in paths if path.stem in found] if parsed.found else paths
     if not named:
         raise ConfigError(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from uptal.annotations import read_activitynet, read_labels
+from uptal.device import choose_device
+from uptal.encoders import load_encoder
 from uptal.errors import ConfigError
 from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
@@ -54,8 +56,14 @@ def demo(
         seed: Seed of encoders and heads; the corpus has its own.
         device: `auto`, `cpu`, `cuda`.
         weights: An encoder from elsewhere that gets an extra row; it may be added to a finished demo.
+
+    Raises:
+        ConfigError: The device is not there, or the folder holds another demo. CheckpointError: `weights` is no encoder.
     """
     clock = time.perf_counter()
+    choose_device(device)
+    if weights is not None:
+        load_encoder(weights)  # what cannot be used is better told now than in five minutes
     claim(out, {"seed": seed, "full": full, "uptal": environment()["packages"]["uptal"]})
     corpus = make_corpus(out / "corpus", full)
     truth = {id: v for id, v in read_activitynet(corpus / "annotations.json").items() if v.subset == "validation"}

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
+from uptal.annotations import match_ids, read_annotations, write_csv, write_detections, write_srt
 from uptal.encoders import load_encoder
 from uptal.errors import CheckpointError, ConfigError, VideoError
 from uptal.features import Features, FeatureStore, Work, extract
@@ -57,14 +57,14 @@ def detect(
 
     Raises:
         VideoError: None of the videos can be read. CheckpointError: The run cannot be used.
-        ConfigError: The run's encoder has no classifier for `classes`.
+        ConfigError: The run's encoder has no classifier for `classes`, or `annotations` has none of the videos.
     """
     paths, out = [Path(path) for path in videos], Path(out)
     localizer = load_localizer(Path(run))
     saved = None if classes is None else load_encoder(localizer.path)
     if saved is not None and classes is not None:
         naming.check_vocabulary(saved, classes, run)
-    truth = read_annotations(annotations) if annotations else {}
+    truth = truth_of(annotations, paths) if annotations else {}
     features, quarantine = video_features(localizer, paths, device)
     if not features:
         path, reason = next(iter(quarantine.failures.items()))
@@ -93,6 +93,23 @@ def detect(
         print(message)
     print(skipped, end="", file=sys.stderr)
     return found
+
+
+def truth_of(annotations: str | Path, paths: Sequence[Path]) -> dict[str, Video]:
+    """Ground truth by video id; says which of the videos it lacks.
+
+    Raises:
+        ConfigError: It has none of them.
+    """
+    truth = read_annotations(annotations)
+    match = match_ids(list(truth), [path.stem for path in paths])
+    if not match.both:
+        raise ConfigError(
+            f"{annotations} names none of the {len(paths)} videos; ids are file stems. {match.describe()}"
+        )
+    if match.only_at_hand:
+        print(f"{annotations}: {match.describe()}", file=sys.stderr)
+    return truth
 
 
 def _top_table(named: Sequence[tuple[str, naming.Named]]) -> list[Table]:

@@ -94,7 +94,7 @@ def extract_folder(
     Several processes may do so into the same store at the same time, each with other videos.
 
     Raises:
-        ConfigError: Two videos share a stem, or the store was made differently.
+        ConfigError: Two videos share a stem, the store was made differently, or no video can be read.
     """
     target, work = choose_device(cfg.device, local_rank), cfg.work()
     saved = load_encoder(weights, trust=trust)
@@ -106,6 +106,8 @@ def extract_folder(
         copy_encoder(weights, out)
         quarantine = Quarantine(total=len(paths), limit=cfg.max_bad, folder=out)
         done = extract(paths, store, saved.encoder, clip, sampling, device=target, work=work, quarantine=quarantine)
+    if paths and len(quarantine) == len(paths):
+        raise ConfigError(f"{videos}: none of the {len(paths)} videos can be read.\n{quarantine.summary().rstrip()}")
     print(quarantine.summary(), end="", file=sys.stderr)
     return done
 

@@ -40,6 +40,12 @@ def train_localizer(
     heads.check_classes(cfg)
     device, store, run = choose_device(cfg.device), FeatureStore(features), RunFolder(run_path)
     videos, missing = labelled_videos(store, annotations, cfg.subset)
+    if missing:
+        named = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
+        print(
+            f"{len(missing)} annotated videos have no features in {store.path} and are left out: {named}",
+            file=sys.stderr,
+        )
     if AMBIGUOUS in class_names(videos):
         print(
             f"{annotations}: Ambiguous, THUMOS'14's mark of doubtful stretches, is learnt as a class here, and `uptal "

@@ -100,6 +100,8 @@ def _explain(path: str | os.PathLike[str], error: BaseException) -> str:
         return _explain_content(path)
     if isinstance(error, DecoderNotFoundError):
         return "its pictures are in a code that this build of FFmpeg cannot decode"
+    if isinstance(error, PermissionError | FileNotFoundError):  # FFmpeg's own are both
+        return _explain_os(error)
     if isinstance(error, FFmpegError):
         return f"FFmpeg cannot read it ({error.strerror or 'unknown error'}); it is probably damaged"
     if isinstance(error, OSError):

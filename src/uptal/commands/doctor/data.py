@@ -54,6 +54,12 @@ def examine(parsed: Namespace) -> tuple[dict[str, Any], str]:
             for path in durations
         ]
     findings["problems"] = [f"{found['video']}: {found['reason']}" for found in unreadable]
+    findings["problems"] += [
+        f"{found['video']}: {found['file']} s long, annotated as {found['annotated']} s"
+        for found in findings.get("durations", ())
+    ]
+    if truth and not findings["present"]:
+        findings["problems"].append(f"{parsed.annotations} names none of the videos; ids are file stems")
     return show(findings, str(parsed.videos))
 
 
