@@ -18,8 +18,9 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
 soak: $(VENV)/.dev
-	UPTAL_FUZZ=5000 UPTAL_KILLS=20 UPTAL_SAVES=100 $(BIN)/python -m pytest -q \
-	  tests/test_checkpoint.py tests/test_train.py tests/test_processes.py tests/test_annotations.py tests/test_video_damage.py
+	UPTAL_FUZZ=5000 UPTAL_KILLS=20 UPTAL_SAVES=100 UPTAL_MUTATIONS=10000 $(BIN)/python -m pytest -q \
+	  tests/test_checkpoint.py tests/test_train.py tests/test_processes.py tests/test_annotations.py \
+	  tests/test_video_damage.py tests/test_weights.py tests/test_features.py
 	$(BIN)/python tests/soak.py --seconds $(SOAK_S) --json soak.json
 
 check: $(VENV)/.dev

@@ -14,6 +14,7 @@ from uptal.augment import AugmentConfig
 from uptal.clips import RegionConfig, TimelineConfig
 from uptal.distributed import World
 from uptal.errors import ConfigError, VideoError
+from uptal.pretext import cache
 from uptal.pretext.batch import Batch
 from uptal.pretext.data import VALIDATION, DataConfig, Drawn, Parcel, Plan, Sample, Videos
 from uptal.pretext.loader import Loader
@@ -344,3 +345,15 @@ def hollow(index: int) -> Sample:
         index=index,
     )
     return Sample(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), plan)
+
+
+def test_a_file_is_probed_once_and_memory_for_that_is_bounded(folder, monkeypatch):
+    """The least recently used of the probes goes first."""
+    probed, original = [], video.probe
+    monkeypatch.setattr(cache.video, "probe", lambda path: probed.append(path) or original(path))
+    frames, (a, b, c) = cache.DecodedVideos(8, "pyav", 0), find_videos(folder)[:3]
+    assert frames.probe(a) is frames.probe(a) and probed == [a]
+    monkeypatch.setattr(cache, "KNOWN_FRAMES", frames.probe(a).num_frames + original(c).num_frames)
+    for path in (b, a, c, a, b):
+        frames.probe(path)
+    assert probed == [a, b, c, b]

@@ -142,15 +142,21 @@ def test_when_one_process_dies_the_other_says_so_and_ends(pal, videos, tmp_path)
 
 
 @pytest.mark.reliability
-def test_two_processes_killed_at_random_moments_end_with_the_undisturbed_weights(pal, videos, straight, tmp_path):
-    """R2 for two; more kills in the soak."""
-    run, chance = tmp_path / "run", random.Random(0)
-    for _ in range(int(os.environ.get("UPTAL_KILLS", "2"))):
-        children = two(lambda: pretrain(pal, videos, run))
-        time.sleep(chance.uniform(0.1, 1.5))
-        for child in children:
+def test_two_processes_killed_at_random_moments_end_with_the_undisturbed_weights(pal, videos, tmp_path):
+    """R2 for two: each kill comes in the midst of training, after a step drawn by chance; more kills in the soak."""
+    kills = int(os.environ.get("UPTAL_KILLS", "3"))
+    cfg, chance = recipes.with_optim(pal, max_steps=4 * kills + 2, checkpoint_every=3), random.Random(0)
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    assert codes(two(lambda: pretrain(cfg, videos, straight))) == [0, 0]
+    for step in sorted(chance.sample(range(2, 4 * kills), kills)):
+        children = two(lambda: pretrain(cfg, videos, run))
+        wait_for(lambda step=step: any(line["step"] >= step for line in RunFolder(run).read_log()), 120)
+        time.sleep(chance.uniform(0, 0.03))
+        for child in chance.sample(children, 2):
             child.kill()
-    assert codes(two(lambda: pretrain(pal, videos, run))) == [0, 0]
+        there = [int(path.name[5:]) for path in run.glob("checkpoints/step_*")]
+        assert (step - 1) // 3 * 3 <= max(there, default=0) < cfg.optim.max_steps
+    assert codes(two(lambda: pretrain(cfg, videos, run))) == [0, 0]
     assert_same_run(straight, run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from uptal import video
 from uptal.video import VideoInfo
+
+KNOWN_FRAMES = 2**21
+"""Frames of all videos whose time stamps are remembered, the last ones used: some 50 MB in each loader process."""
 
 
 @runtime_checkable
@@ -36,14 +40,25 @@ class DecodedVideos:
         """Keeps up to `budget` bytes of pictures of `side` by `side` pixels; 0 keeps nothing."""
         self.side, self.backend, self.free = side, backend, budget
         self._kept: dict[Path, tuple[VideoInfo, Tensor]] = {}
+        self._known: OrderedDict[Path, VideoInfo] = OrderedDict()
+        self._known_frames = 0
 
     def probe(self, path: Path) -> VideoInfo:
-        """What the video holds.
+        """What the video holds; looked up once, for a probe reads the whole length of a file.
 
         Raises:
             VideoError: It cannot be read.
         """
-        return self._kept[path][0] if path in self._kept else video.probe(path)
+        if path in self._kept:
+            return self._kept[path][0]
+        if path in self._known:
+            self._known.move_to_end(path)
+        else:
+            self._known[path] = video.probe(path)
+            self._known_frames += self._known[path].num_frames
+            while self._known_frames > KNOWN_FRAMES and len(self._known) > 1:
+                self._known_frames -= self._known.popitem(last=False)[1].num_frames
+        return self._known[path]
 
     def read(self, info: VideoInfo, path: Path, indices: Sequence[int]) -> UInt8[Tensor, "F C S S"]:
         """Frames of a video, squeezed to the square.

@@ -58,7 +58,7 @@ def demo(
         weights: An encoder from elsewhere that gets an extra row; it may be added to a finished demo.
 
     Raises:
-        ConfigError: The device is not there, or the folder holds another demo. CheckpointError: `weights` is no encoder.
+        ConfigError: No such device, or the folder holds another demo. CheckpointError: `weights` is no encoder.
     """
     clock = time.perf_counter()
     choose_device(device)

@@ -64,6 +64,7 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
                 parts = [next(batches) for _ in range(cfg.optim.accumulate)]
             learner.step(parts, learning_rate(cfg.optim, 1.0, 2.0), step + 1)
         seconds, cpu, wait = clock.stop()
+        memory = _peak_memory(device)
     flops, making = _arithmetic_of(task, parts[0], device)
     making *= cfg.optim.accumulate * steps
     within = seconds - wait - (0.0 if data.at_once else making)
@@ -89,7 +90,7 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
         "model_tflops_per_s": round(done / 1e12, 4),
         "matmul_tflops_per_s": round(ceiling / 1e12, 4),
         "share_of_matmul": round(done / ceiling, 4),
-        "peak_memory_gib": round(_peak_memory(device) / 2**30, 3),
+        "peak_memory_gib": round(memory / 2**30, 3),
     }
 
 

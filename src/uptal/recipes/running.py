@@ -91,6 +91,11 @@ def new_task(
     if not cfg.contrast.local_statistics:
         synchronise_batch_norm(task)
     backbones = [task.online.backbone, task.momentum.backbone] if isinstance(task, PAL) else [task.backbone]
+    if cfg.recompute and cfg.compile:
+        raise ConfigError(
+            "--compile true and --recompute true do not go together: PyTorch compiles no block whose batch norm must "
+            "not count twice. Use one of them; with --recompute, --optim.accumulate saves memory further."
+        )
     if cfg.recompute:
         recompute_blocks(backbones[0])
     if cfg.compile:
