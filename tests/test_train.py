@@ -254,6 +254,19 @@ class TestStopping:
         assert toy(tmp_path, data) == Outcome(3, final(tmp_path).train["state"]["seconds"], False, 3)
         assert signal.getsignal(number) is before
 
+    def test_a_signal_that_comes_while_processes_agree_is_heeded_at_the_next_step(self, tmp_path, monkeypatch):
+        """They have compared their flags already, so this step goes on in all of them; the next one must not."""
+        agreed = []
+
+        def any_process(flag: bool, device: torch.device) -> bool:
+            agreed.append(flag)
+            if len(agreed) == 6:  # of the two questions of each step the second: does anybody stop?
+                os.kill(os.getpid(), signal.SIGTERM)
+            return flag
+
+        monkeypatch.setattr("uptal.train.any_process", any_process)
+        assert toy(tmp_path) == Outcome(4, final(tmp_path).train["state"]["seconds"], False, 4)
+
     def test_a_second_ctrl_c_leaves_at_once(self, tmp_path):
         data = ToyData(on_batch=lambda given: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)] and None)
         with pytest.raises(KeyboardInterrupt):

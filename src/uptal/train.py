@@ -94,11 +94,12 @@ def fit(
     steps_per_epoch = _steps_per_epoch(data, cfg)
     last = cfg.epochs * steps_per_epoch if cfg.max_steps is None else min(cfg.epochs * steps_per_epoch, cfg.max_steps)
     first, main, alarm = state.step, world.rank == 0, _CollapseAlarm()
+    stopping = False  # agreed upon by all processes; a signal that comes meanwhile is for the next step to see
     task.train()
 
     bar = Progress(f"training {run.path.name}", last, first, enabled=main)
     with stop_signal() as stop, sound_arithmetic(learner.dtype, device), bar as progress:
-        while state.step < last and state.epoch < cfg.epochs and not stop.asked:
+        while state.step < last and state.epoch < cfg.epochs and not stopping:
             batches, clock = data.batches(state.epoch, state.position), _Clock()
             while parts := _take(batches, cfg.accumulate, clock, device):
                 lr = learning_rate(cfg, state.step / steps_per_epoch, last / steps_per_epoch, state.plateau.reduction)
@@ -114,8 +115,8 @@ def fit(
                     clock.reset()
                     if main:
                         run.log(state.line)
-                stop.asked = any_process(stop.asked, device)
-                if state.step == last or stop.asked:
+                stopping = any_process(stop.asked, device)
+                if state.step == last or stopping:
                     break
                 if state.step % cfg.checkpoint_every == 0:
                     _save(learner, state, run, main)
@@ -132,9 +133,7 @@ def fit(
                     _log_validation(run, state, look(state.epoch), main)
         if state.step > first or last == 0:
             _save(learner, state, run, main)
-        if (
-            first < state.step == last and state.position and not stop.asked
-        ):  # the schedule has no more use for this one
+        if first < state.step == last and state.position and not stopping:  # the schedule has no more use for this one
             measured = _validate(task, data, device)
             _log_validation(run, state, measured, main)
             _keep_best(task, cfg, state, run, measured, main)
