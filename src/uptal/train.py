@@ -25,6 +25,7 @@ from uptal.optim import OptimConfig, Plateau, after_epoch, learning_rate, sound_
 from uptal.progress import Progress
 from uptal.run import RunFolder, versions
 from uptal.stopping import stop_signal
+from uptal.writing import Writer
 
 __all__ = ["Batch", "DivergenceError", "OptimConfig", "Outcome", "Task", "choose_device", "fit", "learning_rate"]
 
@@ -98,7 +99,7 @@ def fit(
     task.train()
 
     bar = Progress(f"training {run.path.name}", last, first, enabled=main)
-    with stop_signal() as stop, sound_arithmetic(learner.dtype, device), bar as progress:
+    with stop_signal() as stop, sound_arithmetic(learner.dtype, device), bar as progress, Writer() as writer:
         while state.step < last and state.epoch < cfg.epochs and not stopping:
             batches, clock = data.batches(state.epoch, state.position), _Clock()
             while parts := _take(batches, cfg.accumulate, clock, device):
@@ -115,11 +116,12 @@ def fit(
                     clock.reset()
                     if main:
                         run.log(state.line)
+                writer.look()
                 stopping = any_process(stop.asked, device)
                 if state.step == last or stopping:
                     break
                 if state.step % cfg.checkpoint_every == 0:
-                    _save(learner, state, run, main)
+                    _save(writer, learner, state, run, main)
             else:
                 if state.position == 0:
                     raise ConfigError(f"{run.path}: a whole epoch gave no step; too few videos could be read.")
@@ -132,7 +134,8 @@ def fit(
                 if look is not None and main:
                     _log_validation(run, state, look(state.epoch), main)
         if state.step > first or last == 0:
-            _save(learner, state, run, main)
+            _save(writer, learner, state, run, main)
+            writer.finish()
         if first < state.step == last and state.position and not stopping:  # the schedule has no more use for this one
             measured = _validate(task, data, device)
             _log_validation(run, state, measured, main)
@@ -183,8 +186,8 @@ def _keep_best(
         checkpoint.save_best(run.best, measured["val_accuracy"], epoch, task.state_dict())
 
 
-def _save(learner: Learner, state: _State, run: RunFolder, main: bool) -> None:
-    """Writes a checkpoint; every process takes part, since each has random numbers of its own."""
+def _save(writer: Writer, learner: Learner, state: _State, run: RunFolder, main: bool) -> None:
+    """Has a checkpoint written; every process takes part, since each has random numbers of its own."""
     mine = torch.get_rng_state()
     random = {
         "cpu": mine,
@@ -200,7 +203,7 @@ def _save(learner: Learner, state: _State, run: RunFolder, main: bool) -> None:
         "random": random,
     }
     meta = {"format": 1, "versions": versions()}
-    checkpoint.save(run.checkpoints, state.step, learner.task.state_dict(), train, meta, learner.cfg.keep)
+    writer.save(run.checkpoints, state.step, learner.task.state_dict(), train, meta, learner.cfg.keep)
 
 
 def _resume(learner: Learner, run: RunFolder, main: bool) -> _State:
