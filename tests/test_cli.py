@@ -68,7 +68,8 @@ def place(tmp_path_factory) -> Path:
     done = installed(
         "pretrain", "demo", "--videos", folder / "trimmed", "--run", folder / "pal", *TINY, "--optim.max_steps", "4"
     )
-    assert (done.returncode, done.stderr) == (0, "") and "4 steps in" in done.stdout
+    assert done.returncode == 0 and "4 steps in" in done.stdout
+    assert re.fullmatch(r"\d+% of the time goes into waiting for data; .+\n", done.stderr)
     assert uptal("extract", "--weights", folder / "pal", "--videos", videos, "--out", store, "--interval", "4") == 0
     train = ("train", "bmn", "--features", store, "--annotations", annotations, "--run", bmn)
     assert uptal(*train, *HEAD) == 0

@@ -20,6 +20,7 @@ from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import Look, pretrain
 from uptal.recipes.settings import from_plain
 from uptal.recipes.transfer import Transfer
+from uptal.recipes.waiting import describe_wait
 from uptal.train import choose_device
 from uptal.video import find_videos
 
@@ -70,6 +71,11 @@ def main(arguments: list[str]) -> None:
     run = Path(parsed.run)
     if parsed.resume == "never" and any(run.glob("checkpoints/step_*")):
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
+    if parsed.labels and cfg.method != "supervised":
+        raise ConfigError(
+            f"This recipe (method {cfg.method}) learns without labels, so --labels would go unused. Leave it out; to train "
+            "on the videos that a file names, give that file as --list."
+        )
     labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
     if parsed.split and not parsed.list:
         raise ConfigError("--split chooses lines of --list: give --list FILE, a list with the column split.")
@@ -78,6 +84,8 @@ def main(arguments: list[str]) -> None:
     outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels, _look(parsed, cfg), chosen)
     if world().rank == 0:
         print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
+        if outcome.new_steps:
+            print(describe_wait(outcome.waited), file=sys.stderr)
         print(f"the encoder is {run / 'encoder.safetensors'}")
     leave()
 

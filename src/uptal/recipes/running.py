@@ -48,7 +48,8 @@ def pretrain(
         cfg: The whole run.
         videos: Folder of videos, searched to any depth.
         run_path: Run folder; a run that is already there goes on where it was.
-        labels: Class of each video by file stem, for supervised training; videos without one are left out.
+        labels: Class of each video by file stem, for supervised training; videos without one are left out. Other
+            methods have no use for it.
         trust: Whether an encoder class outside uptal may be imported.
         labels_from: File of the labels, to be noted in the run's settings.
         look: What to measure of the encoder at the end of every epoch, given the number of complete ones.
@@ -192,11 +193,6 @@ def _task(cfg: PretrainConfig, backbone: Any, classes: Mapping[str, int] | None)
 def _classes(cfg: PretrainConfig, paths: list[Path], labels: Mapping[str, str] | None) -> dict[str, int] | None:
     """Class number of every video, for methods that learn from labels."""
     if cfg.method != "supervised":
-        if labels is not None:
-            raise ConfigError(
-                f"This recipe (method {cfg.method}) learns without labels, so --labels would go unused. Leave it out; "
-                "to train on the videos that a file names, give that file as --list."
-            )
         return None
     if labels is None:
         raise ConfigError("This recipe learns from labels: give --labels FILE, a CSV with the columns video,label.")
