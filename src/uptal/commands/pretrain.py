@@ -73,8 +73,8 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
     if parsed.labels and cfg.method != "supervised":
         raise ConfigError(
-            f"This recipe (method {cfg.method}) learns without labels, so --labels would go unused. Leave it out; to train "
-            "on the videos that a file names, give that file as --list."
+            f"This recipe (method {cfg.method}) learns without labels, so --labels would go unused. Leave it out; to "
+            "train on the videos that a file names, give that file as --list."
         )
     labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
     if parsed.split and not parsed.list:
