@@ -36,4 +36,5 @@ def main(arguments: list[str]) -> None:
             json.dump({"recipe": parsed.recipe, **found, "environment": environment()}, out, indent=1)
     for key, value in found.items():
         print(f"{key:<24}{value}")
-    print(describe_wait(found["data_wait"]))
+    if parsed.videos:
+        print(describe_wait(found["data_wait"]))
