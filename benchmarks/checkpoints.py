@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,10 +20,11 @@ import torch
 
 from uptal import checkpoint
 from uptal.distributed import World
+from uptal.files import atomic_write
 from uptal.learner import Learner
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.running import new_task
-from uptal.run import versions
+from uptal.run import environment, versions
 
 ROUNDS = 5
 
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--step-seconds", type=float)
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder when not given")
+    parser.add_argument("--json", help="write the numbers to a file, with the machine that they are of")
     options = parser.parse_args()
     cfg = recipes.recipe(options.recipe)
     task = new_task(cfg, torch.device("cpu"), World(0, 1, 0), None if cfg.method == "pal" else {"a": 0, "b": 1})
@@ -46,6 +49,10 @@ def main() -> None:
         every = cfg.optim.checkpoint_every
         share = usual / (every * options.step_seconds)
         print(f"  every {every} steps of {options.step_seconds:g} s: {share:.2%} of the time")
+    if options.json:
+        found = {"recipe": options.recipe, "bytes": size, "seconds": usual, "best": least, "all": seconds}
+        with atomic_write(options.json) as out:
+            json.dump(found | {"environment": environment()}, out, indent=1)
 
 
 def with_moments(learner: Learner) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def place(tmp_path_factory) -> Path:
     done = installed(
         "pretrain", "demo", "--videos", folder / "trimmed", "--run", folder / "pal", *TINY, "--optim.max_steps", "4"
     )
-    assert (done.returncode, done.stderr) == (0, "") and "4 steps in" in done.stdout
+    assert done.returncode == 0 and "4 steps in" in done.stdout
+    assert re.fullmatch(r"\d+% of the time goes into waiting for data; .+\n", done.stderr)
     assert uptal("extract", "--weights", folder / "pal", "--videos", videos, "--out", store, "--interval", "4") == 0
     train = ("train", "bmn", "--features", store, "--annotations", annotations, "--run", bmn)
     assert uptal(*train, *HEAD) == 0
@@ -340,7 +341,9 @@ def test_a_signal_to_the_whole_group_saves_and_leaves_nobody_behind(number, plac
     os.killpg(run.pid, number)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 0
-    assert re.fullmatch(r"\S+: stopped and saved at step \d+; the same command goes on from there\n", errors)
+    stopped, wait = errors.splitlines()
+    assert re.fullmatch(r"\S+: stopped and saved at step \d+; the same command goes on from there", stopped)
+    assert re.match(r"\d+% of the time goes into waiting for data", wait)
     assert len(list((tmp_path / "run" / "checkpoints").glob("step_*"))) == 1
     wait_for(lambda: not _children_of_session(run.pid), seconds=10)
     left = _shared_memory() - before

@@ -16,6 +16,7 @@ from uptal.encoders.cost import count_macs
 from uptal.pretext.recompute import recompute_blocks
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.measuring import measure
+from uptal.recipes.waiting import describe_wait
 from workshop import make_corpus, tiny
 
 
@@ -38,7 +39,8 @@ def test_the_command_measures_a_folder_and_writes_what_it_found(tmp_path, capsys
     assert main(["bench", "pretrain", "demo", *words, *sizes]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["recipe"] == "demo" and found["steps"] == 2 and found["environment"]["machine"]
-    assert f"{found['samples_per_s']}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{found['samples_per_s']}" in said and describe_wait(found["data_wait"]) in said
 
 
 def test_a_missing_subject_is_answered_with_those_there_are(capsys):

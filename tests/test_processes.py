@@ -18,13 +18,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from test_train import assert_same_run, final, log_of
-from uptal.distributed import ProcessError
+from test_train import TOY, assert_same_run, final, log_of
+from uptal.distributed import ProcessError, world
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
 from uptal.run import RunFolder
-from workshop import Child, forked, make_corpus, tiny, wait_for
+from uptal.train import fit
+from workshop import Child, ToyData, ToyTask, forked, make_corpus, tiny, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,17 @@ def test_two_processes_killed_at_random_moments_end_with_the_undisturbed_weights
         assert (step - 1) // 3 * 3 <= max(there, default=0) < cfg.optim.max_steps
     assert codes(two(lambda: pretrain(cfg, videos, run))) == [0, 0]
     assert_same_run(straight, run)
+
+
+def test_the_log_tells_of_the_process_that_waits_longest_for_data(tmp_path):
+    def work() -> None:
+        place = world()
+        data = ToyData(on_batch=lambda given: time.sleep(0.1 * place.rank))
+        outcome = fit(ToyTask(), data, TOY, RunFolder(tmp_path), device=torch.device("cpu"), world=place)
+        assert outcome.new_steps == 20 and outcome.waited > 0.6
+
+    assert codes(two(work)) == [0, 0]
+    assert min(line["data_wait"] for line in RunFolder(tmp_path).read_log()) > 0.3  # written by the one with data
 
 
 @pytest.mark.reliability

@@ -448,6 +448,18 @@ class TestLog:
             assert all(0 <= line["data_wait"] <= 1 and line["videos_per_s"] > 0 for line in lines)
         assert {line["accuracy"] for line in RunFolder(tmp_path / "bmn").read_log()} == {None}
 
+    def test_waiting_for_data_is_told_over_all_steps(self, tmp_path):
+        class Slow(ToyTask):
+            def loss(self, batch):
+                time.sleep(0.05)
+                return super().loss(batch)
+
+        late = toy(tmp_path / "data", ToyData(on_batch=lambda given: time.sleep(0.05)))
+        busy = toy(tmp_path / "task", task=Slow())
+        assert late.waited > 0.6 and busy.waited < 0.4
+        shares = [line["data_wait"] for line in RunFolder(tmp_path / "data").read_log()]
+        assert late.new_steps == len(shares) == 20 and min(shares) > 0.3
+
     def test_validation_follows_every_epoch_and_the_very_last_step(self, tmp_path):
         toy(tmp_path / "epochs", ToyData(validation=6), replace(TOY, epochs=2))
         toy(tmp_path / "midst", ToyData(validation=6), replace(TOY, max_steps=6))

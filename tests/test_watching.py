@@ -15,6 +15,7 @@ from uptal.errors import ConfigError
 from uptal.pretext.contrast import geometry
 from uptal.recipes.running import pretrain
 from uptal.recipes.transfer import Transfer
+from uptal.recipes.waiting import WAITING, describe_wait
 from uptal.recipes.watching import describe_runs, run_report, watch
 from workshop import CPU, make_corpus, tiny
 
@@ -71,6 +72,12 @@ def run(corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "watched"
     pretrain(tiny(max_steps=6), corpus / "trimmed", folder)
     return folder
+
+
+def test_a_run_waits_for_data_or_data_for_the_run():
+    assert "training sets the pace" in describe_wait(WAITING)
+    for advice in ("11% of the time", "--data.workers", "uptal transcode", "--data.cache_mib", "--data.resize"):
+        assert advice in describe_wait(WAITING + 0.01)
 
 
 def test_a_runs_summary_names_where_it_is(run, tmp_path, capsys):

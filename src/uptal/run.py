@@ -28,8 +28,8 @@ from uptal.files import atomic_write
 
 _FREE_TO_CHANGE = {f"data.{name}" for name in ("workers", "worker_timeout", "cache_mib", "max_bad")}
 _FREE_TO_CHANGE |= {f"optim.{name}" for name in ("checkpoint_every", "epochs", "keep", "log_every", "max_steps")}
-_FREE_TO_CHANGE |= {"device", "videos", "labels", "features", "annotations"}
-"""Settings under which a run may go on differently; the last four say where its files are, not what is in them."""
+_FREE_TO_CHANGE |= {"device", "videos", "labels", "list", "split", "features", "annotations"}
+"""Settings under which a run may go on differently; the last six say where its files are, not what is in them."""
 
 
 class RunFolder:

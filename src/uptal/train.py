@@ -51,6 +51,8 @@ class Outcome:
     """False when a signal ended it early; the same command goes on from there."""
     new_steps: int
     """Steps of this call; 0 when the run was finished before."""
+    waited: float = field(default=0.0, compare=False)
+    """Share of this call's time in which the process that waited longest had no data."""
 
 
 @dataclass
@@ -94,14 +96,15 @@ def fit(
     state = _resume(learner, run, main=world.rank == 0)
     steps_per_epoch = _steps_per_epoch(data, cfg)
     last = cfg.epochs * steps_per_epoch if cfg.max_steps is None else min(cfg.epochs * steps_per_epoch, cfg.max_steps)
-    first, main, alarm = state.step, world.rank == 0, _CollapseAlarm()
+    first, main, alarm, clock = state.step, world.rank == 0, _CollapseAlarm(), _Clock()
     stopping = False  # agreed upon by all processes; a signal that comes meanwhile is for the next step to see
     task.train()
 
     bar = Progress(f"training {run.path.name}", last, first, enabled=main)
     with stop_signal() as stop, sound_arithmetic(learner.dtype, device), bar as progress, Writer() as writer:
         while state.step < last and state.epoch < cfg.epochs and not stopping:
-            batches, clock = data.batches(state.epoch, state.position), _Clock()
+            batches = data.batches(state.epoch, state.position)
+            clock.restart()
             while parts := _take(batches, cfg.accumulate, clock, device):
                 lr = learning_rate(cfg, state.step / steps_per_epoch, last / steps_per_epoch, state.plateau.reduction)
                 values = learner.step(parts, lr, state.step + 1)
@@ -113,6 +116,7 @@ def fit(
                     alarm.look(values.get("spread"), state.step)
                 progress.update(state.step, _note(values), state.line)
                 if state.step % cfg.log_every == 0 or state.step in (1, last):
+                    state.line["data_wait"] = round(_worst(state.line["data_wait"]), 4)
                     clock.reset()
                     if main:
                         run.log(state.line)
@@ -143,7 +147,7 @@ def fit(
             if look is not None and main:
                 _log_validation(run, state, look(state.epoch + 1), main)
     finished = state.step >= last or state.epoch >= cfg.epochs
-    return Outcome(state.step, state.seconds, finished, state.step - first)
+    return Outcome(state.step, state.seconds, finished, state.step - first, _worst(clock.share()))
 
 
 def _steps_per_epoch(data: Data, cfg: OptimConfig) -> int:
@@ -249,6 +253,11 @@ def _take(batches: Iterator[Any], count: int, clock: _Clock, device: torch.devic
     return [] if any_process(len(parts) < count, device) else parts
 
 
+def _worst(share: float) -> float:
+    """The largest of all processes': a step takes as long as the last of them. No device is waited for."""
+    return float(gather(torch.tensor([share], dtype=torch.float64)).max())
+
+
 def _note(values: Mapping[str, Any]) -> str:
     accuracy = values["accuracy"]
     return f"loss {values['loss']:.3f}" + ("" if accuracy is None else f" acc {accuracy:.2f}")
@@ -274,17 +283,23 @@ class _CollapseAlarm:
 
 
 class _Clock:
-    """Time since the last line of the log: how many videos, and how much of it was waiting for data."""
+    """Time since the last line of the log, and over all steps: how many videos, how much of it waiting for data."""
 
     def __init__(self) -> None:
-        self._lap = self._start = time.perf_counter()
-        self._waited, self._videos = 0.0, 0
+        self._spent_in_all = self._waited_in_all = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins an epoch; what lies between two of them is not counted."""
+        self._lap, self._waited_in_lap = time.perf_counter(), 0.0
+        self.reset()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - begin
+        spent = time.perf_counter() - begin
+        self._waited, self._waited_in_lap = self._waited + spent, self._waited_in_lap + spent
 
     def count(self, videos: int) -> None:
         self._videos += videos
@@ -297,7 +312,13 @@ class _Clock:
         """Seconds since the last lap."""
         now = time.perf_counter()
         spent, self._lap = now - self._lap, now
+        self._spent_in_all, self._waited_in_all = self._spent_in_all + spent, self._waited_in_all + self._waited_in_lap
+        self._waited_in_lap = 0.0
         return spent
+
+    def share(self) -> float:
+        """Of the time of all laps: how much was waiting."""
+        return self._waited_in_all / max(1e-9, self._spent_in_all)
 
     def reset(self) -> None:
         self._start, self._waited, self._videos = time.perf_counter(), 0.0, 0

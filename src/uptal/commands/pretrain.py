@@ -15,10 +15,12 @@ from uptal.distributed import leave, world
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.launching import is_launched, launch
+from uptal.recipes.listing import VideoList
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import Look, pretrain
 from uptal.recipes.settings import from_plain
 from uptal.recipes.transfer import Transfer
+from uptal.recipes.waiting import describe_wait
 from uptal.train import choose_device
 from uptal.video import find_videos
 
@@ -41,6 +43,15 @@ def main(arguments: list[str]) -> None:
         help="for recipes that learn from labels: CSV with the columns video,label, or a list of Kinetics or UCF101",
     )
     parser.add_argument(
+        "--list",
+        default=stored.get("list"),
+        help="use only the videos that this file names: a list of Kinetics or UCF101, a CSV with the column video, or "
+        "a path or file name a line; for every recipe",
+    )
+    parser.add_argument(
+        "--split", default=stored.get("split"), help="use only these lines of --list: train, val or test"
+    )
+    parser.add_argument(
         "--resume", choices=["auto", "never"], default="auto", help="go on with the run in --run, or refuse to"
     )
     parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
@@ -60,11 +71,21 @@ def main(arguments: list[str]) -> None:
     run = Path(parsed.run)
     if parsed.resume == "never" and any(run.glob("checkpoints/step_*")):
         raise ConfigError(f"{run} already holds a run. Use --resume auto to go on with it, or another --run.")
+    if parsed.labels and cfg.method != "supervised":
+        raise ConfigError(
+            f"This recipe (method {cfg.method}) learns without labels, so --labels would go unused. Leave it out; to "
+            "train on the videos that a file names, give that file as --list."
+        )
     labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
+    if parsed.split and not parsed.list:
+        raise ConfigError("--split chooses lines of --list: give --list FILE, a list with the column split.")
+    chosen = VideoList(Path(parsed.list), parsed.split) if parsed.list else None
     trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
-    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels, _look(parsed, cfg))
+    outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels, _look(parsed, cfg), chosen)
     if world().rank == 0:
         print(describe(outcome, run), file=sys.stdout if outcome.finished else sys.stderr)
+        if outcome.new_steps:
+            print(describe_wait(outcome.waited), file=sys.stderr)
         print(f"the encoder is {run / 'encoder.safetensors'}")
     leave()
 
@@ -88,7 +109,7 @@ def _recipe(name: str) -> tuple[PretrainConfig, dict[str, Any]]:
     if path.is_dir():
         path = path / "config.yaml"
     values = read_yaml(path)
-    stored = {key: values.pop(key, None) for key in ("videos", "labels", "files")}
+    stored = {key: values.pop(key, None) for key in ("videos", "labels", "list", "split", "files")}
     return from_plain(PretrainConfig, values), stored
 
 

@@ -28,6 +28,7 @@ from uptal.features.lanes import Lanes
 from uptal.features.store import Features, FeatureStore
 from uptal.progress import Progress
 from uptal.video import Quarantine
+from uptal.video.packs import size_of
 
 WAITING_BYTES = 2**28
 """Decoded clips that may wait for the encoder."""
@@ -132,7 +133,7 @@ class _Tally:
     def __init__(self, paths: Sequence[Path], lanes: Lanes):
         self.videos = self.clips = 0
         self._lanes = lanes
-        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
+        self._sizes = {path: size_of(path) for path in paths}
         self._clips_of: dict[Path, int] = {}
         self._bytes = 0.0
         self._begin = time.perf_counter()

@@ -22,6 +22,7 @@ from uptal.pretext.loader import Loader
 from uptal.pretext.pal import PAL
 from uptal.pretext.recompute import recompute_blocks
 from uptal.pretext.supervised import Supervised
+from uptal.recipes.listing import VideoList, listed_videos
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.run import RunFolder, plain
 from uptal.train import Outcome, choose_device, fit
@@ -39,6 +40,7 @@ def pretrain(
     trust: bool = False,
     labels_from: str | Path | None = None,
     look: Look | None = None,
+    chosen: VideoList | None = None,
 ) -> Outcome:
     """Pre-trains an encoder on a folder of videos and stores it in the run folder.
 
@@ -46,10 +48,12 @@ def pretrain(
         cfg: The whole run.
         videos: Folder of videos, searched to any depth.
         run_path: Run folder; a run that is already there goes on where it was.
-        labels: Class of each video by file stem, for supervised training; videos without one are left out.
+        labels: Class of each video by file stem, for supervised training; videos without one are left out. Other
+            methods have no use for it.
         trust: Whether an encoder class outside uptal may be imported.
         labels_from: File of the labels, to be noted in the run's settings.
         look: What to measure of the encoder at the end of every epoch, given the number of complete ones.
+        chosen: List of the videos to use; None uses all of the folder.
 
     Raises:
         ConfigError: Settings that cannot be used here. QuarantineError: Too many unreadable videos.
@@ -59,12 +63,14 @@ def pretrain(
     place = world()
     device, run = choose_device(cfg.device, place.local_rank), RunFolder(run_path)
     paths = find_videos(videos)
+    if chosen is not None:
+        paths = listed_videos(paths, chosen, videos, say=place.rank == 0)
     classes = _classes(cfg, paths, labels)
     paths = paths if classes is None else [path for path in paths if path.stem in classes]
     main = place.rank == 0
     with run.locked() if main else nullcontext():
         if main:
-            run.write_config(plain(cfg) | _origin(videos, paths, labels_from if classes else None))
+            run.write_config(plain(cfg) | _origin(videos, paths, labels_from if classes else None, chosen))
             run.write_environment(device=str(device), videos=len(paths), processes=place.size)
         task = new_task(cfg, device, place, classes, trust)
         quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
@@ -154,12 +160,15 @@ def _check_validation(cfg: PretrainConfig, place: World) -> None:
         )
 
 
-def _origin(videos: Path, paths: Sequence[Path], labels_from: str | Path | None) -> dict[str, Any]:
+def _origin(
+    videos: Path, paths: Sequence[Path], labels_from: str | Path | None, chosen: VideoList | None
+) -> dict[str, Any]:
     """Where the videos and labels came from, and which they were: another list of files would be another run."""
     names = "\n".join(path.relative_to(videos).as_posix() for path in paths)
     files = {"count": len(paths), "names_sha256": hashlib.sha256(names.encode()).hexdigest()}
     labels = None if labels_from is None else str(Path(labels_from).resolve())
-    return {"videos": str(videos.resolve()), "labels": labels, "files": files}
+    listed = {} if chosen is None else chosen.origin()
+    return {"videos": str(videos.resolve()), "labels": labels, **listed, "files": files}
 
 
 def _backbone(cfg: PretrainConfig, trust: bool) -> Any:

@@ -4,16 +4,18 @@ OUT/<same path>.mp4   the copies
 OUT/manifest.jsonl    a line for each: source and copy with SHA-256, bytes, frames, seconds, size
 OUT/transcode.json    the settings; other ones are refused
 OUT/quarantine.jsonl  videos that could not be copied
+OUT/pack-*.uptalpack  in place of single files, where packs are asked for (`packing`)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,9 @@ from uptal.errors import ConfigError, VideoError
 from uptal.features import writing
 from uptal.files import atomic_write, digest
 from uptal.progress import Progress
+from uptal.recipes.packing import COPIES, Packer, packed, sweep
 from uptal.video import Quarantine, find_videos, probe, read
+from uptal.video.packs import SUFFIX, open_video, size_of
 from uptal.video.transcoding import TranscodeConfig, transcode
 
 MANIFEST = "manifest.jsonl"
@@ -52,37 +56,70 @@ class Gain:
         )
 
 
-def transcode_folder(videos: Path, out: Path, cfg: TranscodeConfig, *, workers: int = 2, max_bad: float = 0.01) -> int:
+def transcode_folder(
+    videos: Path, out: Path, cfg: TranscodeConfig, *, workers: int = 2, max_bad: float = 0.01, pack: int = 0
+) -> int:
     """Copies every video of a folder that has no copy yet; returns how many were made.
+
+    Args:
+        videos: The sources.
+        out: Folder for the copies.
+        cfg: What they are like.
+        workers: Videos copied at once.
+        max_bad: Share of videos that may fail.
+        pack: Bytes from which on a pack is full; 0 makes a file a video.
 
     Raises:
         ConfigError: The folder holds copies of other settings. QuarantineError: Too many videos cannot be copied.
     """
     paths = find_videos(videos)
-    targets = _targets(videos, paths, out)
+    place = out / COPIES if pack else out
+    targets = _targets(videos, paths, out, place)
     if workers < 1:
         raise ConfigError(f"Copies need at least one worker, found {workers}.")
     with writing(out):
-        _claim(out, cfg)
+        _claim(out, cfg, pack)
         known = {entry["copy"]: entry for entry in read_manifest(out)}
-        todo = [path for path in paths if not _is_done(path, targets[path], out, known)]
-        quarantine = Quarantine(total=len(paths), limit=max_bad, folder=out)
+        if pack:
+            sweep(out)
+            paths = _not_packed(paths, targets, out, known)
+        todo = [path for path in paths if not _is_done(path, targets[path], place, known)]
+        names = {path: targets[path].relative_to(place).as_posix() for path in paths}
+        ready = {names[path]: known[names[path]] for path in paths if pack and path not in set(todo)}
+        packer = Packer(out, list(names.values()), pack, ready) if pack else None
+        quarantine = Quarantine(total=len(targets), limit=max_bad, folder=out)
         made = 0
         with Progress("transcoding", total=len(todo)) as progress, ThreadPoolExecutor(workers) as pool:
-            jobs = {pool.submit(_copy, path, targets[path], videos, out, cfg): path for path in todo}
+            jobs = {pool.submit(_copy, path, targets[path], videos, place, cfg): path for path in todo}
             try:
                 for count, job in enumerate(as_completed(jobs), 1):
-                    try:
-                        _append(out / MANIFEST, job.result())
+                    entry = _outcome(job, quarantine)
+                    if entry is not None:
+                        _append(out / MANIFEST, entry)
                         made += 1
-                    except VideoError as error:
-                        quarantine.add(error)
+                    if packer is not None:
+                        packer.add(names[jobs[job]], entry)
                     progress.update(count)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if packer is not None:
+            packer.finish()
     print(quarantine.summary(), end="", file=sys.stderr)
     return made
+
+
+def _outcome(job: Future[dict[str, Any]], quarantine: Quarantine) -> dict[str, Any] | None:
+    """The copy's line of the manifest; None if it could not be made.
+
+    Raises:
+        QuarantineError: Too many could not.
+    """
+    try:
+        return job.result()
+    except VideoError as error:
+        quarantine.add(error)
+        return None
 
 
 def read_manifest(out: Path) -> list[dict[str, Any]]:
@@ -100,12 +137,12 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
 
 def measure_gain(videos: Path, out: Path, count: int = 8, seed: int = 0) -> Gain | None:
     """Reads what a PAL sample reads from a few sources and their copies, at the copies' size; None without any."""
-    entries = read_manifest(out)
+    entries, in_packs = read_manifest(out), packed(out)
     rng = np.random.default_rng(seed)
     chosen = [entries[place] for place in rng.permutation(len(entries))[:count]]
     spent = {"source": 0.0, "copy": 0.0}
     for entry in chosen:
-        places = {"source": videos / entry["source"], "copy": out / entry["copy"]}
+        places = {"source": videos / entry["source"], "copy": in_packs.get(entry["copy"], out / entry["copy"])}
         line = draw_timeline(rng, int(entry["frames"]), TimelineConfig(), paste=True)
         wanted = np.unique(np.concatenate([line.clips.ravel(), line.region.ravel()]))
         size = (int(entry["height"]), int(entry["width"]))
@@ -128,7 +165,7 @@ def measure_gain(videos: Path, out: Path, count: int = 8, seed: int = 0) -> Gain
     )
 
 
-def _targets(videos: Path, paths: Sequence[Path], out: Path) -> dict[Path, Path]:
+def _targets(videos: Path, paths: Sequence[Path], out: Path, place: Path) -> dict[Path, Path]:
     """Where each copy goes.
 
     Raises:
@@ -136,7 +173,8 @@ def _targets(videos: Path, paths: Sequence[Path], out: Path) -> dict[Path, Path]
     """
     if out.resolve() == videos.resolve() or out.resolve().is_relative_to(videos.resolve()):
         raise ConfigError(f"{out} lies inside {videos}; copies would be taken for sources. Choose another --out.")
-    targets = {path: (out / path.relative_to(videos)).with_suffix(".mp4") for path in paths}
+    folders = {path: [part for part in path.relative_to(videos).parts if not part.endswith(SUFFIX)] for path in paths}
+    targets = {path: place.joinpath(*parts).with_suffix(".mp4") for path, parts in folders.items()}
     twice = [target for target, count in Counter(targets.values()).items() if count > 1]
     if twice:
         both = " and ".join(str(path) for path, target in targets.items() if target == twice[0])
@@ -144,8 +182,24 @@ def _targets(videos: Path, paths: Sequence[Path], out: Path) -> dict[Path, Path]
     return targets
 
 
-def _claim(out: Path, cfg: TranscodeConfig) -> None:
-    note, settings = out / "transcode.json", asdict(cfg)
+def _not_packed(paths: Sequence[Path], targets: Mapping[Path, Path], out: Path, known: Mapping[str, Any]) -> list[Path]:
+    """The sources whose copies are in no pack yet.
+
+    Raises:
+        ConfigError: One has changed since its copy was packed.
+    """
+    there, left = packed(out), []
+    for path in paths:
+        name = targets[path].relative_to(out / COPIES).as_posix()
+        if name not in there:
+            left.append(path)
+        elif name not in known or size_of(path) != known[name]["source_bytes"]:
+            raise ConfigError(f"{path} is another file than the one whose copy is {there[name]}. Choose another --out.")
+    return left
+
+
+def _claim(out: Path, cfg: TranscodeConfig, pack: int) -> None:
+    note, settings = out / "transcode.json", asdict(cfg) | ({"pack_bytes": pack} if pack else {})
     if note.exists():
         before = json.loads(note.read_text("utf-8"))
         if before != settings:
@@ -154,20 +208,20 @@ def _claim(out: Path, cfg: TranscodeConfig) -> None:
         json.dump(settings, file, indent=1)
 
 
-def _is_done(source: Path, target: Path, out: Path, known: dict[str, Any]) -> bool:
-    entry = known.get(target.relative_to(out).as_posix())
+def _is_done(source: Path, target: Path, place: Path, known: Mapping[str, Any]) -> bool:
+    entry = known.get(target.relative_to(place).as_posix())
     if entry is None or not target.is_file():
         return False
-    return target.stat().st_size == entry["copy_bytes"] and source.stat().st_size == entry["source_bytes"]
+    return target.stat().st_size == entry["copy_bytes"] and size_of(source) == entry["source_bytes"]
 
 
-def _copy(source: Path, target: Path, videos: Path, out: Path, cfg: TranscodeConfig) -> dict[str, Any]:
+def _copy(source: Path, target: Path, videos: Path, place: Path, cfg: TranscodeConfig) -> dict[str, Any]:
     copy = transcode(source, target, cfg)
     return {
         "source": source.relative_to(videos).as_posix(),
-        "source_sha256": digest(source),
-        "source_bytes": source.stat().st_size,
-        "copy": target.relative_to(out).as_posix(),
+        "source_sha256": _digest(source),
+        "source_bytes": size_of(source),
+        "copy": target.relative_to(place).as_posix(),
         "copy_sha256": digest(target),
         "copy_bytes": target.stat().st_size,
         "frames": copy.num_frames,
@@ -175,6 +229,11 @@ def _copy(source: Path, target: Path, videos: Path, out: Path, cfg: TranscodeCon
         "height": copy.height,
         "width": copy.width,
     }
+
+
+def _digest(source: Path) -> str:
+    with open_video(source) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _append(file: Path, entry: dict[str, Any]) -> None:

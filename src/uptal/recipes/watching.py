@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uptal.errors import ConfigError
+from uptal.recipes.waiting import WAITING, describe_wait
 from uptal.report import Column, Curve, Report, Table
 from uptal.run import RunFolder
 
@@ -17,8 +18,6 @@ RECENT = 50
 """Lines of the log over which what is called recent is averaged."""
 COLLAPSED = 0.01
 """Spread below which embeddings are as good as equal; the alarm of the training loop has the same bound."""
-WAITING = 0.2
-"""Share of time waiting for data above which something should be done."""
 
 _CURVES = {
     "loss": ("Loss", "Losses of different methods have different floors and cannot be compared with each other."),
@@ -69,10 +68,7 @@ class Watched:
         if not all(math.isfinite(line["loss"]) for line in self.log):
             found.append("a loss was not finite")
         if wait is not None and wait > WAITING:
-            found.append(
-                f"{wait:.0%} of the time goes into waiting for data; more --data.workers, `uptal transcode`, "
-                "or --data.cache_mib for small sets"
-            )
+            found.append(describe_wait(wait))
         return found
 
 

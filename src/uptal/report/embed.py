@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from uptal.errors import UptalError, VideoError
+from uptal.video.packs import in_pack, open_video
 
 MAX_LINES = 480
 """Longest allowed short side of the picture."""
@@ -54,16 +56,24 @@ def make_web_video(source: Path, scratch: Path) -> WebVideo:
         VideoError: The file is missing, holds no picture, ends early or is damaged.
         UptalError: There is no room for `scratch`.
     """
-    if not source.is_file():
+    packed = in_pack(source) is not None
+    if not packed and not source.is_file():
         raise VideoError(source, "there is no such file.")
     try:
-        return _make(source, scratch)
+        return _make(_unpacked(source, scratch.with_suffix(".packed")) if packed else source, scratch)
     except (FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise UptalError(
                 f"{scratch}: no room on the disk for a copy of {source}. Make room and try again."
             ) from error
         raise VideoError(source, f"cannot be decoded ({_plain(error)}). It may be damaged.") from error
+
+
+def _unpacked(source: Path, target: Path) -> Path:
+    """A file of its own, since a page takes whole files."""
+    with open_video(source) as video, open(target, "wb") as out:
+        shutil.copyfileobj(video, out)
+    return target
 
 
 def _make(source: Path, scratch: Path) -> WebVideo:

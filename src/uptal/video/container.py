@@ -21,6 +21,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from uptal.errors import VideoError
+from uptal.video.packs import in_pack, open_video, source_of
 
 CONTAINERS = (
     "3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,webm,"
@@ -51,7 +52,9 @@ def opened(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple[Inp
     _check_file(path)
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(f"file:{os.fspath(path)}", options=options, **_LENIENT) as container:
+        source = source_of(path)
+        name: Any = f"file:{source}" if isinstance(source, str) else source
+        with av.open(name, options=options, **_LENIENT) as container:
             stream = _picture_stream(container, path)
             stream.codec_context.thread_count = threads
             yield container, stream
@@ -66,8 +69,9 @@ def path_text(path: str | os.PathLike[str]) -> str:
 
 def _check_file(path: str | os.PathLike[str]) -> None:
     """Refuses what need not be opened; a pipe or device would block for ever."""
+    inside = in_pack(path)
     try:
-        status = os.stat(path)
+        status = os.stat(path if inside is None else inside[0])
     except OSError as error:
         raise VideoError(path_text(path), _explain_os(error)) from error
     except ValueError as error:
@@ -119,8 +123,8 @@ def _explain_os(error: OSError) -> str:
 
 def _explain_content(path: str | os.PathLike[str]) -> str:
     """Looks at the first bytes of a file that FFmpeg refused, for what a user can do something about."""
-    with open(path, "rb") as file:
-        head = file.read(4096)
+    with open_video(path) as file:
+        head = file.read(4096) or b""
     start = head.lstrip()[:64].lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "it is a web page (HTML), not a video; a download probably failed"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from uptal.errors import ConfigError
+from uptal.video import packs
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -20,7 +21,10 @@ SUFFIXES = frozenset({
 def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
     """All videos below `folder`, sorted by path; linked folders are entered, hidden files and folders are not.
 
+    Videos in packs have paths as if the pack were a folder.
+
     Raises:
+        VideoError: A pack's index is missing or damaged.
         ConfigError: The folder is missing, is a file, cannot be listed, or holds no video; the message says what is
             there instead.
     """
@@ -29,7 +33,8 @@ def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise ConfigError(f"The video folder {root} {what}. Give the folder that holds the videos.")
     files = _files(root)
-    videos = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    packed = [path for pack in files if pack.suffix == packs.SUFFIX for path in packs.members(pack)]
+    videos = sorted(path for path in [*files, *packed] if path.suffix.lower() in SUFFIXES)
     if not videos:
         raise ConfigError(
             f"No videos found in {root}: it holds {_census(files)}. Give a folder with files that end in "

@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 
 from uptal.errors import ConfigError, VideoError
 from uptal.video.container import FAILURES
+from uptal.video.packs import source_of
 from uptal.video.probing import VideoInfo, probe
 from uptal.video.reading import frames
 
@@ -111,7 +112,7 @@ class _Sound:
         self._file, self._source, self._packets = file, None, iter(())
         self._start, self._next = info.start, None
         if cfg.audio == "keep":
-            self._source = av.open(info.path)
+            self._source = av.open(source_of(info.path), "r")
             if self._source.streams.audio:
                 track = self._source.streams.audio[0]
                 self._packets = self._copied(track, file.add_stream_from_template(track))

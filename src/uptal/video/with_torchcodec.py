@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from uptal.errors import ConfigError
 from uptal.video.decoding import Picture
 from uptal.video.decoding import stored_pictures as by_pyav
+from uptal.video.packs import source_of
 from uptal.video.probing import VideoInfo
 
 AT_A_TIME = 8
@@ -39,7 +40,8 @@ def stored_pictures(
     done = 0
     if info.common_colours and info.stamps is not None:
         try:
-            decoder = decoder_type(info.path, stream_index=info.stream, num_ffmpeg_threads=threads, seek_mode="exact")
+            source = source_of(info.path)
+            decoder = decoder_type(source, stream_index=info.stream, num_ffmpeg_threads=threads, seek_mode="exact")
             while done < len(wanted):
                 part = wanted[done : done + AT_A_TIME]
                 batch = decoder.get_frames_at(indices=list(part))

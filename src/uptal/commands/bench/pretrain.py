@@ -10,6 +10,7 @@ from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.measuring import measure
 from uptal.recipes.pretrain import PretrainConfig
+from uptal.recipes.waiting import describe_wait
 from uptal.run import environment
 
 
@@ -35,7 +36,5 @@ def main(arguments: list[str]) -> None:
             json.dump({"recipe": parsed.recipe, **found, "environment": environment()}, out, indent=1)
     for key, value in found.items():
         print(f"{key:<24}{value}")
-    if found["data_wait"] > 0.1:
-        print(
-            "The device waits for data: more --data.workers, --data.cache_mib for a small corpus, or `uptal transcode`."
-        )
+    if parsed.videos:
+        print(describe_wait(found["data_wait"]))
