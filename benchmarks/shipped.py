@@ -1,7 +1,5 @@
 """Makes an encoder for the package: corpus, pre-training without labels, statistics of clean clips, files.
 
-Not run yet: what is in the package now is a stopgap (docs/shipped.md).
-
     python benchmarks/shipped.py --work W --out src/uptal/encoders/shipped
 
 The corpus is drawn for this alone: all twelve actions, web-like, a large bank of scenes, a seed that no experiment and

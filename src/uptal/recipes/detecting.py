@@ -83,7 +83,7 @@ def detect(
         write_csv(out / f"{id}.csv", {id: detections})
         write_srt(out / f"{id}.srt", shown[id])
     panels = [panel(sources[read.id], read, found[read.id], truth.get(read.id), shown[read.id]) for read in features]
-    note = f"Detections of {len(features)} videos by {Path(run).name}. "
+    note = f"Detections of {len(features)} {'video' if len(features) == 1 else 'videos'} by {Path(run).name}. "
     skipped = quarantine.summary()
     facts = environment() | {"run": str(Path(run).name), "encoder": localizer.features["encoder_digest"][:16]}
     report = Report(

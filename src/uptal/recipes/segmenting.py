@@ -68,8 +68,9 @@ def segment(
     report = Report(
         title="Segments found without labels",
         summary=[
-            f"{len(features)} videos, cut where their clips stop resembling each other. Stretches of one video with "
-            "the same letter resemble each other. Nothing here knows what an action is. " + quarantine.summary()
+            f"{len(features)} {'video' if len(features) == 1 else 'videos'}, cut where clips stop resembling each "
+            "other. Stretches of one video with the same letter resemble each other. Nothing here knows what an action "
+            "is. " + quarantine.summary()
         ],
         sections=[
             panel(sources[read.id], read, found[read.id], truth.get(read.id), shown[read.id]) for read in features

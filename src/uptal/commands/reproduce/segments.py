@@ -45,9 +45,14 @@ def main(arguments: list[str]) -> None:
     for row in found:
         cells = (row[f"AR@{count}"] for count in AT)
         shown = "".join(f"{c['value']:7.1f} [{c['interval'][0]:4.1f}, {c['interval'][1]:4.1f}]" for c in cells)
-        print(f"{row['row'][-36:]:36}{shown}")
+        print(f"{_short(row['row']):36}{shown}")
     if parsed.json:
         about = {"videos": len(truth), "instances": sum(len(video.segments) for video in truth.values())}
         settings = {"subset": parsed.subset, "segments": vars(cfg), "annotations": digest(file), "judged": judged}
         with atomic_write(Path(parsed.json)) as out:
             json.dump({"rows": found, **about, **settings, **environment()}, out, indent=1)
+
+
+def _short(name: str) -> str:
+    """A row's name in 36 places; of a long one beginning and end."""
+    return name if len(name) <= 36 else f"{name[:18]}…{name[-17:]}"
