@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
 from uptal.run import RunFolder
-from uptal.train import fit
+from uptal.train import DivergenceError, fit
 from workshop import Child, ToyData, ToyTask, forked, make_corpus, tiny, wait_for
 
 
@@ -88,6 +89,55 @@ def test_a_signal_stops_both_at_one_step_and_the_resumed_run_is_the_straight_one
     assert final(tmp_path / "run").step == 3
     assert codes(two(lambda: pretrain(pal, videos, tmp_path / "run"))) == [0, 0]
     assert_same_run(straight, tmp_path / "run")
+
+
+@pytest.mark.reliability
+def test_a_loss_that_is_no_number_on_one_process_stops_both_before_the_update(tmp_path):
+    """N1: the other one says that it is not its own."""
+    good, cfg = tmp_path / "good", replace(TOY, checkpoint_every=2)
+
+    class Bad(ToyTask):
+        def loss(self, batch):
+            wrong = self.steps_seen == 3 and dist.get_rank() == 1
+            return {"loss": super().loss(batch)["loss"] * (float("nan") if wrong else 1)}
+
+    def work(task: ToyTask, folder: Path) -> None:
+        torch.manual_seed(1)
+        place = world()
+        try:
+            fit(task, ToyData(), cfg, RunFolder(folder), device=torch.device("cpu"), world=place)
+        except DivergenceError as error:
+            weights = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
+            torch.save(weights, tmp_path / f"weights{place.rank}")
+            (tmp_path / f"said{place.rank}").write_text(str(error))
+
+    good.mkdir()
+    (tmp_path / "bad").mkdir()
+    assert codes(two(lambda: work(Bad(), tmp_path / "bad"))) == [0, 0]
+    cfg = replace(TOY, max_steps=3)
+    assert codes(two(lambda: work(ToyTask(), good))) == [0, 0]
+    said = [(tmp_path / f"said{rank}").read_text() for rank in range(2)]
+    assert "loss of step 4 is nan (that of another process)" in said[0] and "loss of step 4 is nan;" in said[1]
+    assert final(tmp_path / "bad").step == 2
+    kept = final(good).weights
+    expected = torch.cat([kept[name].flatten() for name, _ in ToyTask().named_parameters()])
+    for rank in range(2):
+        assert torch.equal(torch.load(tmp_path / f"weights{rank}"), expected)
+
+
+def test_processes_wait_for_each_other_longer_than_for_data(pal, videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = []
+
+    def join(**options) -> None:
+        given.append(options["timeout"].total_seconds())
+        raise KeyError
+
+    monkeypatch.setattr(dist, "init_process_group", join)
+    slow = replace(pal, data=replace(pal.data, worker_timeout=7200.0))
+    with pytest.raises(KeyError):
+        pretrain(slow, videos, tmp_path)
+    assert given == [7200.0 + 1800.0]
 
 
 @pytest.mark.reliability
@@ -184,6 +234,31 @@ def test_the_command_starts_several_processes_and_passes_signals_on(videos, tmp_
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 0 and "stopped and saved at step" in errors and "Traceback" not in errors
     assert final(tmp_path).step == RunFolder(tmp_path).read_log()[-1]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.reliability
+def test_two_agents_that_meet_over_a_port_train_as_two_processes_of_one(videos, tmp_path):
+    """`torchrun` on two machines with a rendezvous, here both on one."""
+    words = ["pretrain", "demo", "--videos", videos, "--optim.batch=6", "--aug.size=20", "--data.resize=24"]
+    words += ["--data.workers=0", "--optim.log_every=1", "--optim.max_steps=6", "--device=cpu"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "met", "-m", "uptal"]
+    alone = [sys.executable, "-m", "uptal"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def started(launcher: list[str], run: str, *more: str) -> subprocess.Popen:
+        command = [*launcher, *map(str, words), "--run", str(tmp_path / run), *more]
+        return subprocess.Popen(command, env=quiet)
+
+    agents = [started([*torchrun, "--"], "met") for _ in range(2)]
+    assert [agent.wait(180) for agent in agents] == [0, 0]
+    assert started(alone, "one", "--processes", "2").wait(180) == 0
+    assert log_of(tmp_path / "met") == log_of(tmp_path / "one") and len(log_of(tmp_path / "met")) == 6
+    assert_same_run(tmp_path / "met", tmp_path / "one")
 
 
 def stopping(run: Path, step: int) -> Path:

@@ -24,8 +24,11 @@ from uptal.annotations import read_labels
 from uptal.errors import CheckpointError, ConfigError
 from uptal.features import Features, FeatureStore
 from uptal.learner import Learner
+from uptal.localizers.actionformer import ActionFormerConfig
 from uptal.localizers.bmn import BMNConfig
-from uptal.optim import Plateau, after_epoch
+from uptal.localizers.gtad import GTADConfig
+from uptal.optim import Plateau, after_epoch, sound_arithmetic
+from uptal.recipes import heads
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.bmn import BMNSettings
 from uptal.recipes.localize import train_localizer
@@ -112,9 +115,17 @@ def random_store(folder: Path, videos: int = 10, width: int = 8) -> tuple[Path, 
     return folder / "store", folder / "annotations.json"
 
 
-SMALL_BMN = BMNSettings(
-    bmn=BMNConfig(in_channels=8, num_steps=12, num_samples=4, hidden=(8, 8, 8)),
-    optim=OptimConfig(lr=1e-3, batch=4, epochs=4, schedule="multistep", milestones=(2,), log_every=1),
+SOME_EPOCHS = OptimConfig(lr=1e-3, batch=4, epochs=4, schedule="multistep", milestones=(2,), log_every=1)
+SMALL_BMN = BMNSettings(bmn=BMNConfig(in_channels=8, num_steps=12, num_samples=4, hidden=(8, 8, 8)), optim=SOME_EPOCHS)
+SMALL_GTAD = replace(
+    heads.recipe("gtad"),
+    gtad=GTADConfig(in_channels=8, num_steps=12, max_duration=12, inner=4, context=2, hidden=(8, 8, 8), groups=2),
+    optim=SOME_EPOCHS,
+)
+SMALL_ACTIONFORMER = replace(
+    heads.recipe("actionformer"),
+    actionformer=ActionFormerConfig(in_channels=8, width=8, num_levels=3, window=5, loss_norm=8.0, num_steps=64),
+    optim=replace(SOME_EPOCHS, algorithm="adamw"),
 )
 
 
@@ -155,14 +166,17 @@ class TestResume:
         with pytest.raises(ConfigError, match=r"shuffle_bn moves keys between processes, and there is one"):
             pretrain(cfg, corpus / "trimmed", tmp_path)
 
+    @pytest.mark.parametrize(
+        "settings", [SMALL_BMN, SMALL_GTAD, SMALL_ACTIONFORMER], ids=["bmn", "gtad", "actionformer"]
+    )
     @pytest.mark.parametrize("step", [1, 3, 5, 11])
-    def test_a_resumed_bmn_is_the_straight_one(self, step, tmp_path, stop_after):
+    def test_a_resumed_localizer_is_the_straight_one(self, settings, step, tmp_path, stop_after):
         store, annotations = random_store(tmp_path)
-        assert train_localizer(SMALL_BMN, store, annotations, tmp_path / "straight").steps == 12
+        assert train_localizer(settings, store, annotations, tmp_path / "straight").steps == 12
         stop_after(step)
-        assert not train_localizer(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
+        assert not train_localizer(settings, store, annotations, tmp_path / "resumed").finished
         stop_after(-1)
-        assert train_localizer(SMALL_BMN, store, annotations, tmp_path / "resumed").finished
+        assert train_localizer(settings, store, annotations, tmp_path / "resumed").finished
         assert_same_run(tmp_path / "straight", tmp_path / "resumed")
         files = [tmp_path / run / "localizer.safetensors" for run in ("straight", "resumed")]
         assert files[0].read_bytes() == files[1].read_bytes()
@@ -327,6 +341,17 @@ def test_a_collapse_of_a_hundred_steps_is_said_once(capsys):
         alarm.look(0.009, step)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("collapse: for 100 steps, up to step 251, ")
+
+
+def test_a_run_whose_embeddings_collapse_says_so_and_goes_on(tmp_path, capsys):
+    """N4, through `fit`."""
+
+    class Collapsed(ToyTask):
+        def loss(self, batch):
+            return super().loss(batch) | {"spread": torch.zeros(())}
+
+    assert toy(tmp_path, cfg=replace(TOY, epochs=30, max_steps=110), task=Collapsed()).finished
+    assert capsys.readouterr().err.count("collapse: for 100 steps, up to step 100, ") == 1
 
 
 class TestDivergence:
@@ -518,6 +543,20 @@ class TestLog:
 
 
 class TestPrecision:
+    def test_kernels_are_chosen_for_the_device_and_as_before_afterwards(self):
+        def switches() -> tuple[bool, bool]:
+            return torch.backends.mkldnn.enabled, torch.backends.cudnn.benchmark
+
+        before = switches()
+        with pytest.raises(KeyError), sound_arithmetic(torch.bfloat16, CPU):
+            assert switches() == (False, before[1])
+            raise KeyError
+        with sound_arithmetic(torch.float32, CPU):
+            assert switches() == before
+        with sound_arithmetic(torch.bfloat16, torch.device("cuda")):
+            assert switches() == (before[0], True)
+        assert switches() == before
+
     def test_bf16_runs_on_the_cpu_and_stays_near_fp32(self, corpus, tmp_path):
         losses = {}
         for precision in ("fp32", "bf16"):

@@ -29,6 +29,8 @@ _BLUR_REACH = 12
 
 _GREY = (0.299, 0.587, 0.114)
 """Luma weights of ITU-R BT.601, as PIL, torchvision and kornia use them."""
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+"""From red, green and blue to luma and the plane in which hue turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,16 +258,16 @@ def tables(
     """
     box, flip, colour, sigma = map(torch.as_tensor, (params.box, params.flip, params.colour, params.sigma))
     device = box.device
-    shift, scale = (torch.tensor(value, dtype=torch.float32, device=device) for value in (mean, std))
+    shift, scale = (_constant(value, device) for value in (mean, std))
     matrix = _colour_matrix(colour) / scale[:, None]
     darker = colour[:, 0] * (1 - colour[:, 1]) / 255
-    grey = darker[:, None, None] * (torch.tensor(_GREY, device=device) / scale[:, None])
+    grey = darker[:, None, None] * (_constant(_GREY, device) / scale[:, None])
     limits = (-shift / scale, (1 - shift) / scale)
     corners = _whole_pixels(box, *source) if resize == "fast" else None
     if corners is not None and dtype == torch.uint8 and device.type == "cpu":
         return Tables(size, flip, sigma, matrix, limits[0], grey, limits, None, None, corners)
     if corners is not None:
-        box = corners / torch.tensor([*source, *source], device=device)
+        box = corners / _constant([*source, *source], device)
     blur = _blur_matrix(sigma, size)
     rows = blur @ _resize_matrix(box[:, 0], box[:, 2], source[0], size)
     columns = blur @ _resize_matrix(box[:, 1], box[:, 3], source[1], size)
@@ -275,7 +277,7 @@ def tables(
 
 def _whole_pixels(box: Float[Tensor, "B 4"], height: int, width: int) -> Int[Tensor, "B 4"]:
     """Top, left, height, width in pixels: the nearest whole ones, at least one."""
-    sides = torch.tensor([height, width], device=box.device)
+    sides = _constant([height, width], box.device)
     extent = (box[:, 2:] * sides).round().clamp(min=1)
     begin = torch.minimum((box[:, :2] * sides).round(), sides - extent)
     return torch.cat([begin, extent], 1).long()
@@ -357,12 +359,16 @@ def _colour_matrix(colour: Float[Tensor, "B 4"]) -> Float[Tensor, "B 3 3"]:
     """
     brightness, contrast, saturation, hue = colour.unbind(1)
     device = colour.device
-    grey = torch.tensor(_GREY, device=device).expand(3, 3)
-    eye = torch.eye(3, device=device)
-    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], device=device)
+    grey, eye = _constant(_GREY, device).expand(3, 3), torch.eye(3, device=device)
+    to_yiq, from_yiq = _constant(_YIQ, device), torch.linalg.inv(torch.tensor(_YIQ)).to(device, non_blocking=True)
     angle = 2 * math.pi * hue
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     turn = torch.stack([one, zero, zero, zero, angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos()], 1)
-    rotate = torch.linalg.inv(to_yiq) @ turn.reshape(-1, 3, 3) @ to_yiq
+    rotate = from_yiq @ turn.reshape(-1, 3, 3) @ to_yiq
     saturate = saturation[:, None, None] * eye + (1 - saturation[:, None, None]) * grey
     return rotate @ saturate * (brightness * contrast / 255)[:, None, None]
+
+
+def _constant(values: Sequence[float | int] | Sequence[Sequence[float]], device: torch.device) -> Float[Tensor, "..."]:
+    """Numbers on a device, for which no GPU is waited: `torch.tensor(values, device=...)` waits."""
+    return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)

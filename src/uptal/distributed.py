@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from uptal.errors import UptalError
 
-_PATIENCE = timedelta(minutes=5)
-"""How long a process waits for the others, who may be writing a checkpoint; where one has died the connection breaks at
-once, and torchrun ends the rest."""
+PATIENCE = 1800.0
+"""Seconds that a process waits for the others, the first of which may be looking at transfer or writing features; where
+one has died the connection breaks at once, and torchrun ends the rest."""
 
 
 class ProcessError(UptalError):
@@ -38,8 +38,12 @@ def announced() -> World:
     return World(*(int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)))
 
 
-def world() -> World:
-    """This process's place; joins the group that torchrun announces in the environment, once, and takes its GPU."""
+def world(patience: float = PATIENCE) -> World:
+    """This process's place; joins the group that torchrun announces in the environment, once, and takes its GPU.
+
+    Args:
+        patience: Seconds after which whoever waits for another process gives up.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -47,7 +51,7 @@ def world() -> World:
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
         # every kind of tensor gets its own transport: gloo for CPU, NCCL for CUDA
-        dist.init_process_group(timeout=_PATIENCE)
+        dist.init_process_group(timeout=timedelta(seconds=patience))
     return World(dist.get_rank(), dist.get_world_size(), local_rank)
 
 

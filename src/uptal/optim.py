@@ -154,17 +154,22 @@ def arithmetic(cfg: OptimConfig, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def sound_arithmetic(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Within the block bf16 on the CPU goes without oneDNN.
+    """Within the block bf16 on the CPU goes without oneDNN, and cuDNN looks for its fastest convolutions.
 
-    Its weight gradients of 3x3x3 convolutions over two frames contain memory that nobody wrote (PyTorch 2.13, CPU with
-    avx512_bf16), sometimes finite, so that no check would notice. Slow, but right; fp32 and GPUs are not concerned.
+    oneDNN's weight gradients of 3x3x3 convolutions over two frames contain memory that nobody wrote (PyTorch 2.13, CPU
+    with avx512_bf16), sometimes finite, so that no check would notice. Slow, but right; fp32 is not concerned. A run
+    has few shapes, so cuDNN's trials are over after the first steps; which kernel wins may differ from run to run.
     """
-    if device.type != "cpu" or dtype == torch.float32:
+    if device.type == "cpu" and dtype == torch.float32:
         yield
         return
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    if device.type == "cpu":
+        switches, name, value = torch.backends.mkldnn, "enabled", False
+    else:
+        switches, name, value = torch.backends.cudnn, "benchmark", True
+    before = getattr(switches, name)
+    setattr(switches, name, value)
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        setattr(switches, name, before)

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from uptal.annotations import read_labels
 from uptal.annotations.cliplists import match_files, read_clip_list
 from uptal.commands.options import add_settings, describe, new_parser, read_yaml, take_settings
-from uptal.distributed import leave, world
+from uptal.distributed import announced, leave, world
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.launching import is_launched, launch
@@ -97,7 +97,7 @@ def _look(parsed: Namespace, cfg: PretrainConfig) -> Look | None:
     if not all(given):
         raise ConfigError("To look at transfer on the way give all of --probe-videos, --probe-train, --probe-test.")
     videos, *lists = map(Path, given)
-    device = choose_device(cfg.device, world().local_rank)
+    device = choose_device(cfg.device, announced().local_rank)
     return Transfer.of(videos, (lists[0], lists[1]), parsed.probe_every, cfg, device).measure
 
 

@@ -1,4 +1,5 @@
-"""On a CPU: the pictures of the next batch are made while the present one trains, so that no core waits for another."""
+"""The next batch is prepared while the present one trains: on a CPU its pictures are made, so that no core waits for
+another; for a GPU it is put where the GPU can fetch it by itself."""
 
 from __future__ import annotations
 
@@ -18,13 +19,15 @@ SHARE = 3
 class Ahead:
     """A loader whose batches bring their synthetic videos along, to the bit those that the task would make.
 
-    Within the block PyTorch's threads are divided between training and pictures. Where there is one only, or pictures
-    are made on a GPU, this is the loader and nothing else.
+    Within the block PyTorch's threads are divided between training and pictures. Where there is one only, this is the
+    loader and nothing else. A GPU makes its pictures itself, from batches in pinned memory, for whose copies no step
+    waits.
     """
 
     def __init__(self, loader: Loader, device: torch.device):
         self._loader, self._threads = loader, torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
+        self._device = device
         self._worth_it = device.type == "cpu" and self._threads > 1
 
     def __enter__(self) -> Ahead:
@@ -60,6 +63,8 @@ class Ahead:
         return self._made(self._loader.validation_batches())
 
     def _made(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        if self._device.type == "cuda":
+            batches = (batch.pinned() for batch in batches)
         if self._pool is None:
             yield from batches
             return

@@ -9,7 +9,7 @@ a region, T frames of a clip, F distinct frames of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -65,13 +65,18 @@ class Batch:
     """What `synthesise` gives, where it has been made already."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on `device`."""
+        """The batch with its tensors on `device`; a GPU is not waited for if they are `pinned`."""
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """The batch in memory that a GPU can copy from by itself."""
+        return self._each(Tensor.pin_memory)
 
-        tensors: dict[str, Any] = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, augment=self.augment.map(move), **tensors)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, augment=self.augment.map(change), **tensors)
 
 
 def collate(

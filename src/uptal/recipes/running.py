@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from uptal.device import move
-from uptal.distributed import World, company, synchronise_batch_norm, world
+from uptal.distributed import PATIENCE, World, company, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
 from uptal.pretext.ahead import Ahead
@@ -60,7 +60,7 @@ def pretrain(
         DivergenceError, CheckpointError: As `uptal.train.fit`. WorkerError: A loader process died or hangs.
         ProcessError: Another process of the run died.
     """
-    place = world()
+    place = world(cfg.data.worker_timeout + PATIENCE)  # a process that waits for its own data is not gone
     device, run = choose_device(cfg.device, place.local_rank), RunFolder(run_path)
     paths = find_videos(videos)
     if chosen is not None:
