@@ -108,7 +108,9 @@ class TestDamage:
         ("content", "said"),
         [(None, "copy it, too"), ("{", "is damaged"), ('{"format": 2}', "is of format 2, expected 1"),
          ('{"format": 1, "videos": [{"name": "a.mp4"}]}', "is damaged .KeyError: 'offset'"),
-         ('{"format": 1, "videos": [{"name": "a.mp4", "offset": -1, "length": 2}]}', "a place is negative")],
+         ('{"format": 1, "videos": [{"name": "a.mp4", "offset": -1, "length": 2}]}', "a place is negative"),
+         *((f'{{"format": 1, "videos": [{{"name": "{name}", "offset": 0, "length": 2}}]}}', "leads out of the pack")
+           for name in ("../a.mp4", "a/../../b.mp4", "/tmp/a.mp4", ""))],
     )  # fmt: skip
     def test_an_index_that_is_of_no_use(self, content, said, pack):
         index_of(pack).unlink()

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from uptal.errors import VideoError
@@ -187,4 +187,7 @@ def _read_index(pack: Path, file: Path, inode: int, changed: int) -> dict[str, t
         raise VideoError(pack, f"its index {file.name} is damaged ({type(error).__name__}: {error})") from error
     if any(offset < 0 or length < 0 for offset, length in entries.values()):
         raise VideoError(pack, f"its index {file.name} is damaged: a place is negative")
+    outside = [name for name in entries if not name or PurePosixPath(name).is_absolute() or ".." in name.split("/")]
+    if outside:
+        raise VideoError(pack, f"its index {file.name} names {outside[0]!r}, which leads out of the pack")
     return entries
