@@ -272,7 +272,7 @@ class TestStopping:
         """They have compared their flags already, so this step goes on in all of them; the next one must not."""
         agreed = []
 
-        def any_process(flag: bool, device: torch.device) -> bool:
+        def any_process(flag: bool) -> bool:
             agreed.append(flag)
             if len(agreed) == 6:  # of the two questions of each step the second: does anybody stop?
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -97,11 +97,11 @@ def same_on_all(values: Tensor) -> Tensor:
     return values
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """True on every process as soon as it is true on one (to stop all at the same step)."""
+def any_process(flag: bool) -> bool:
+    """True on every process as soon as it is true on one (to stop all at the same step). No device is waited for."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return flag
-    value = torch.tensor(int(flag), device=device)
+    value = torch.tensor(int(flag))  # on the CPU, where gloo carries it past whatever the GPUs still have to do
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
 

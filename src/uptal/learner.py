@@ -80,7 +80,8 @@ class Learner:
     def _look(
         self, parts: Sequence[Batch], names: Sequence[str], own: Tensor, shared: Tensor, norm: Tensor, number: int
     ) -> dict[str, Any]:
-        """Means of what the parts found. The one moment of a step in which the device is waited for.
+        """Means of what the parts found. The one moment of a step in which the device is waited for; only PyTorch's
+        synchronised batch norm, with several GPUs, looks in every layer whether a process has nothing to count.
 
         Raises:
             DivergenceError: On every process alike, if the loss or the gradient of one of them is not finite.

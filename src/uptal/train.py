@@ -105,7 +105,7 @@ def fit(
         while state.step < last and state.epoch < cfg.epochs and not stopping:
             batches = data.batches(state.epoch, state.position)
             clock.restart()
-            while parts := _take(batches, cfg.accumulate, clock, device):
+            while parts := _take(batches, cfg.accumulate, clock):
                 lr = learning_rate(cfg, state.step / steps_per_epoch, last / steps_per_epoch, state.plateau.reduction)
                 values = learner.step(parts, lr, state.step + 1)
                 state.step, state.position = state.step + 1, parts[-1].position
@@ -121,7 +121,7 @@ def fit(
                     if main:
                         run.log(state.line)
                 writer.look()
-                stopping = any_process(stop.asked, device)
+                stopping = any_process(stop.asked)
                 if state.step == last or stopping:
                     break
                 if state.step % cfg.checkpoint_every == 0:
@@ -167,8 +167,9 @@ def _validate(task: Task, data: Data, device: torch.device) -> dict[str, float]:
     task.train(False)
     for batch in data.validation_batches():
         values = task.loss(batch.to(device))
-        accuracy = values.get("accuracy", torch.zeros(()))
-        sums += len(batch.names) * torch.stack([part.to(sums) for part in (values["loss"], accuracy, torch.ones(()))])
+        accuracy = values.get("accuracy", sums.new_zeros(()))
+        parts = (values["loss"], accuracy, sums.new_ones(()))
+        sums += len(batch.names) * torch.stack([part.to(sums) for part in parts])
     task.train()
     average([sums])
     loss, accuracy, count = sums.tolist()
@@ -246,11 +247,11 @@ def _restore_random(stored: Mapping[str, Any]) -> None:
         torch.set_rng_state(states[place.rank].clone())  # PyTorch reads a view of a row from a wrong place
 
 
-def _take(batches: Iterator[Any], count: int, clock: _Clock, device: torch.device) -> list[Any]:
+def _take(batches: Iterator[Any], count: int, clock: _Clock) -> list[Any]:
     """The parts of a step, or nothing at the epoch's end, which comes for all processes as soon as it does for one."""
     with clock.waiting():
         parts = [batch for _, batch in zip(range(count), batches, strict=False)]
-    return [] if any_process(len(parts) < count, device) else parts
+    return [] if any_process(len(parts) < count) else parts
 
 
 def _worst(share: float) -> float:

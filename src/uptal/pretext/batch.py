@@ -200,4 +200,5 @@ class _View:
 
 
 def _placement(batch: Batch, view: int, which: slice = slice(None)) -> Placement:
-    return Placement(batch.start[which, view], batch.length[which, view], batch.blend[which, view], batch.alone)
+    total = batch.region_clips[view] if which == slice(None) else None
+    return Placement(batch.start[which, view], batch.length[which, view], batch.blend[which, view], batch.alone, total)

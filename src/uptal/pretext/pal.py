@@ -25,7 +25,7 @@ from uptal.pretext.boundary import boundary_head, boundary_loss
 from uptal.pretext.contrast import Contrast, ContrastConfig, Hard, Queue, geometry, info_nce, momentum_update
 from uptal.pretext.dense import dense_nce, region_clips
 from uptal.pretext.norm import interleaved, split_batch_norm
-from uptal.pretext.synthesis import Placement, inside, pool
+from uptal.pretext.synthesis import Placement, inside, pool, region_rows
 from uptal.progress import Progress
 
 
@@ -120,7 +120,8 @@ class RegionEncoder(nn.Module):
         if not place.alone:
             frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
             return self.backbone(frames).unflatten(0, (batch, count))
-        there = inside(place, count)
+        sample, clip = region_rows(place, place.total)
+        there = sample, place.start[sample] + clip
         some = self.backbone(clips[there].contiguous(memory_format=torch.channels_last_3d))
         features = some.new_zeros(batch, count, some.shape[1])
         features[there] = some
@@ -223,13 +224,13 @@ class PAL(nn.Module):
             return torch.cat([self.momentum(clips[part], place.reordered(part)) for part in parts])
         if self.contrast.shuffle_bn:
             return self._shuffled_key(clips, place)
-        order = interleaved(len(clips), self.contrast.split_bn).to(clips.device)
+        order = interleaved(len(clips), self.contrast.split_bn).to(clips.device, non_blocking=True)
         return self.momentum(clips[order], place.reordered(order))[order.argsort()]
 
     def _shuffled_key(self, clips: Float[Tensor, "B J C T H W"], place: Placement) -> Float[Tensor, "B D"]:
         """Keys of this process's samples, each encoded by whichever process a random order gives it to."""
         here = len(clips)
-        order = same_on_all(torch.randperm(here * world().size).to(clips.device))
+        order = same_on_all(torch.randperm(here * world().size).to(clips.device, non_blocking=True))
         own = slice(here * world().rank, here * (world().rank + 1))
         everywhere = Placement(gather(place.start), gather(place.length), gather(place.blend), place.alone)
         keys = gather(self.momentum(gather(clips)[order[own]], everywhere.reordered(order[own])))

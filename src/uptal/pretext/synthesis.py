@@ -68,10 +68,13 @@ class Placement:
     """Share of the action in every frame of the region; entries beyond `length` are not looked at."""
     alone: bool = False
     """Whether there are no clips but the region's: those beyond it only fill the tensor."""
+    total: int | None = None
+    """Number of clips of all regions, so that the device need not be asked; None where nobody has counted."""
 
-    def reordered(self, order: Int[Tensor, " B"]) -> Placement:
-        """The placements of the samples in another order."""
-        return Placement(self.start[order], self.length[order], self.blend[order], self.alone)
+    def reordered(self, order: Int[Tensor, " N"]) -> Placement:
+        """The placements of the samples in another order, or those of some of them."""
+        total = self.total if len(order) == len(self.length) else None
+        return Placement(self.start[order], self.length[order], self.blend[order], self.alone, total)
 
 
 def draw_blend(
@@ -94,13 +97,13 @@ def inside(place: Placement, num_clips: int) -> Bool[Tensor, "B J"]:
     return (slot >= place.start[:, None]) & (slot < (place.start + place.length)[:, None])
 
 
-def region_rows(place: Placement, total: int) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """Sample, and place in its region, of every clip of all regions; `total` is their number, which the device need
-    not be asked for then."""
+def region_rows(place: Placement, total: int | None) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """Sample, and place in its region, of every clip of all regions; `total` is their number, without which the device
+    is waited for."""
     sample = torch.arange(len(place.length), device=place.length.device)
     sample = sample.repeat_interleave(place.length, output_size=total)
     before = place.length.cumsum(0) - place.length
-    return sample, torch.arange(total, device=sample.device) - before[sample]
+    return sample, torch.arange(len(sample), device=sample.device) - before[sample]
 
 
 def paste_into(
