@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 import torch
 
+from memory import equal, tensors
 from memory import loader as make_loader
 from uptal.pretext.ahead import Ahead
 from uptal.pretext.batch import synthesise
+from workshop import wait_for
 
 CPU = torch.device("cpu")
 
@@ -54,3 +57,40 @@ def test_one_thread_makes_nothing_ahead(threads):
     with Ahead(make_loader(), CPU) as ahead:
         assert all(batch.views is None for batch in ahead.batches(0)) and not ahead.at_once
         assert torch.get_num_threads() == 1
+
+
+class TestForAGPU:
+    """What a CPU can say of it: `pin_memory` and `set_device` are written down, and do nothing."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """(what, argument, thread) of every call."""
+        calls = []
+
+        def note(what, argument):
+            calls.append((what, argument, threading.get_ident()))
+            return argument
+
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: note("pin", tensor))
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: note("device", device))
+        return calls
+
+    def test_batches_are_the_loaders_and_all_their_tensors_are_pinned(self, calls):
+        expected = list(make_loader().batches(0))
+        with Ahead(make_loader(), torch.device("cuda", 3)) as ahead:
+            found = list(ahead.batches(0))
+        assert len(found) > 1 and equal(found, expected) and all(batch.views is None for batch in found)
+        pinned = {id(argument) for what, argument, _ in calls if what == "pin"}
+        assert all(id(tensor) in pinned for batch in found for tensor in tensors(batch))
+
+    def test_a_thread_on_the_right_gpu_pins_the_next_one_meanwhile(self, calls):
+        here = threading.get_ident()
+        with Ahead(make_loader(), torch.device("cuda", 3)) as ahead:
+            first = next(ahead.batches(0))
+            wait_for(lambda: sum(what == "pin" for what, *_ in calls) == 2 * len(tensors(first)))
+        assert calls[0][:2] == ("device", torch.device("cuda", 3)) and here not in {thread for *_, thread in calls}
+
+    def test_on_a_cpu_nothing_is_pinned(self, calls, threads):
+        threads(2)
+        with Ahead(make_loader(), CPU) as ahead:
+            assert list(ahead.batches(0)) and not calls

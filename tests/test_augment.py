@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
+from torch.overrides import TorchFunctionMode
 
 from uptal.augment import AugmentConfig, AugmentParams, apply, centre, draw, tables
 from uptal.errors import ConfigError
@@ -184,6 +185,29 @@ def test_means_and_deviations_may_be_taken_out_on_the_way(pictures, resize):
 def test_a_fast_blur_is_the_exact_one(pictures, sigma):
     exact, fast = (apply(square(pictures), params(sigma=sigma), 40, resize) for resize in ("exact", "fast"))
     torch.testing.assert_close(fast, exact, atol=1e-5, rtol=0)  # nothing is resized, so nothing rounded
+
+
+class Tf32(TorchFunctionMode):
+    """Matrix products of operands that keep 10 bits behind the first, as a GPU's tensor cores round float32."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.baddbmm):
+            first = 1 if func is torch.baddbmm else 0  # what is added is not rounded
+            args = (*args[:first], *map(self.rounded, args[first:]))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return (values.contiguous().view(torch.int32) + 0x1000 & -0x2000).view(torch.float32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_tf32_pictures_are_less_than_one_of_255_steps_off(pictures, seed):
+    chosen = draw_tensors(seed, 2, AugmentConfig(size=20, blur=1.0))
+    with Tf32():
+        rough = apply(pictures, chosen, 20)
+    off = (rough - apply(pictures, chosen, 20)).abs() * 255
+    assert 0.01 < off.max() < 1
 
 
 def test_crops_cover_the_shares_and_ratios_asked_for():

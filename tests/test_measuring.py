@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from uptal.cli import main
 from uptal.clipspec import ClipSpec
 from uptal.encoders import build
 from uptal.encoders.cost import count_macs
+from uptal.pretext.batch import synthesise
 from uptal.pretext.recompute import recompute_blocks
 from uptal.recipes import pretrain as recipes
-from uptal.recipes.measuring import measure
+from uptal.recipes.measuring import _loader, _model_flops, measure
+from uptal.recipes.running import new_task
 from uptal.recipes.waiting import describe_wait
-from workshop import make_corpus, tiny
+from workshop import ALONE, CPU, make_corpus, tiny
 
 
 def test_operations_are_those_of_the_networks_forward_and_backward():
@@ -30,6 +34,26 @@ def test_operations_are_those_of_the_networks_forward_and_backward():
     assert found["gflops_per_sample"] == pytest.approx(2 * 4 * macs / 1e9, rel=0.1)
     assert found["batch"] == 4 and found["clips_per_s"] == pytest.approx(2 * found["samples_per_s"], rel=1e-2)
     assert 0 < found["share_of_matmul"] < 1 and 0 <= found["data_wait"] < 1 and 0 < found["synthesis_share"] < 1
+
+
+@pytest.mark.parametrize("base", [recipes.paper(), recipes.tac()], ids=["pal", "tac"])
+def test_operations_are_those_of_a_step_that_does_nothing_twice(base):
+    cfg = tiny(base, batch=4, schedule="cosine")
+    loader = _loader(cfg, None, 1, ALONE)
+    batch = next(loader.batches(0))
+    task, shown = new_task(cfg, CPU, ALONE, classes=loader.labels), replace(batch, views=synthesise(batch))
+    with FlopCounterMode(display=False) as counter:
+        task.loss(shown)["loss"].backward()
+    for recompute in (False, True):
+        assert _model_flops(replace(cfg, recompute=recompute), batch, loader.labels) == counter.get_total_flops()
+
+
+def test_the_ceiling_is_of_the_arithmetic_of_the_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr("uptal.recipes.measuring._ceiling", lambda dtype, device: asked.append(dtype) or 1e12)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        found = measure(tiny(batch=4, schedule="cosine", precision=precision), None, 1)
+        assert asked.pop() == dtype and f"torch.{found['matmul_arithmetic']}" == str(dtype)
 
 
 def test_the_command_measures_a_folder_and_writes_what_it_found(tmp_path, capsys):

@@ -544,17 +544,21 @@ class TestLog:
 
 class TestPrecision:
     def test_kernels_are_chosen_for_the_device_and_as_before_afterwards(self):
-        def switches() -> tuple[bool, bool]:
-            return torch.backends.mkldnn.enabled, torch.backends.cudnn.benchmark
+        def switches() -> tuple[bool, bool, bool]:
+            cudnn = torch.backends.cudnn
+            return torch.backends.mkldnn.enabled, cudnn.benchmark, cudnn.allow_tf32
 
-        before = switches()
+        before, gpu = switches(), torch.device("cuda")
+        assert before == (True, False, True)
         with pytest.raises(KeyError), sound_arithmetic(torch.bfloat16, CPU):
-            assert switches() == (False, before[1])
+            assert switches() == (False, False, True)
             raise KeyError
         with sound_arithmetic(torch.float32, CPU):
             assert switches() == before
-        with sound_arithmetic(torch.bfloat16, torch.device("cuda")):
-            assert switches() == (before[0], True)
+        with sound_arithmetic(torch.bfloat16, gpu):
+            assert switches() == (True, True, True)
+        with sound_arithmetic(torch.float32, gpu):
+            assert switches() == (True, True, False)
         assert switches() == before
 
     def test_bf16_runs_on_the_cpu_and_stays_near_fp32(self, corpus, tmp_path):

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memory import loader
 from uptal.clips import RegionConfig
 from uptal.learner import Learner
-from uptal.pretext.ahead import Ahead
-from uptal.pretext.batch import Batch, synthesise
+from uptal.pretext.batch import Batch
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import new_task
@@ -146,15 +145,3 @@ def test_a_gpu_is_waited_for_once_a_step(name, monkeypatch):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert number > 1
-
-
-@pytest.mark.parametrize("kind", ["cuda", "cpu"])
-def test_batches_for_a_gpu_are_pinned(kind, monkeypatch):
-    pinned: list[torch.Size] = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor.clone())
-    given = list(loader().batches(0))
-    with Ahead(loader(), torch.device(kind)) as ahead:
-        for batch, plain in zip(ahead.batches(0), given, strict=True):
-            assert torch.equal(synthesise(batch)[0][0], synthesise(plain)[0][0])
-            assert (batch.frames.shape in pinned and len(pinned) >= 10) == (kind == "cuda")
-            pinned.clear()

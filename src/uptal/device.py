@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,6 +32,24 @@ def move(module: nn.Module, device: torch.device) -> None:
     for parameter in module.parameters():
         if parameter.dim() in layouts:
             parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block autocast leaves number formats alone; on `meta`, which it does not know, it does so anyway."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def switched(*switches: tuple[Any, str, bool]) -> Iterator[None]:
+    """Within the block PyTorch's switches (where, name, value) stand so; afterwards as before."""
+    before = [getattr(where, name) for where, name, _ in switches]
+    try:
+        for where, name, value in switches:
+            setattr(where, name, value)
+        yield
+    finally:
+        for (where, name, _), value in zip(switches, before, strict=True):
+            setattr(where, name, value)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from uptal.device import Precision, number_format
+from uptal.device import Precision, number_format, switched
 from uptal.errors import ConfigError
 
 
@@ -154,22 +154,21 @@ def arithmetic(cfg: OptimConfig, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def sound_arithmetic(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Within the block bf16 on the CPU goes without oneDNN, and cuDNN looks for its fastest convolutions.
+    """Within the block bf16 on the CPU goes without oneDNN; cuDNN looks for its fastest convolutions, and fp32 is fp32.
 
     oneDNN's weight gradients of 3x3x3 convolutions over two frames contain memory that nobody wrote (PyTorch 2.13, CPU
-    with avx512_bf16), sometimes finite, so that no check would notice. Slow, but right; fp32 is not concerned. A run
-    has few shapes, so cuDNN's trials are over after the first steps; which kernel wins may differ from run to run.
+    with avx512_bf16), sometimes finite, so that no check would notice. Slow, but right; fp32 is not concerned.
+
+    On a GPU: a run has few shapes, so cuDNN's trials are over after the first steps; which kernel wins may differ from
+    run to run, so there a run repeats another to rounding only, as it does anyway for gradients that are added up in
+    no fixed order. Convolutions in fp32 do without TF32, PyTorch's default for them, whose 10 bits are hardly more than
+    bf16 has: whoever asks for fp32 wants to know whether rounding is to blame. Matrix products in fp32 are exact by
+    default; those that make pictures take TF32 whatever the precision (`uptal.pretext.batch.synthesise`).
     """
-    if device.type == "cpu" and dtype == torch.float32:
+    cudnn, switches = torch.backends.cudnn, []
+    if device.type == "cuda":
+        switches = [(cudnn, "benchmark", True), (cudnn, "allow_tf32", dtype != torch.float32)]
+    elif dtype != torch.float32:
+        switches = [(torch.backends.mkldnn, "enabled", False)]
+    with switched(*switches):
         yield
-        return
-    if device.type == "cpu":
-        switches, name, value = torch.backends.mkldnn, "enabled", False
-    else:
-        switches, name, value = torch.backends.cudnn, "benchmark", True
-    before = getattr(switches, name)
-    setattr(switches, name, value)
-    try:
-        yield
-    finally:
-        setattr(switches, name, before)

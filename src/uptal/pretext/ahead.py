@@ -1,15 +1,16 @@
 """The next batch is prepared while the present one trains: on a CPU its pictures are made, so that no core waits for
-another; for a GPU it is put where the GPU can fetch it by itself."""
+another; for a GPU it is put together where the GPU can fetch it by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 
 from uptal.pretext.batch import Batch, synthesise
+from uptal.pretext.data import VALIDATION
 from uptal.pretext.loader import Loader
 
 SHARE = 3
@@ -20,8 +21,8 @@ class Ahead:
     """A loader whose batches bring their synthetic videos along, to the bit those that the task would make.
 
     Within the block PyTorch's threads are divided between training and pictures. Where there is one only, this is the
-    loader and nothing else. A GPU makes its pictures itself, from batches in pinned memory, for whose copies no step
-    waits.
+    loader and nothing else. A GPU makes its pictures itself, from batches that a thread puts together in pinned memory
+    while the one before trains; for their copies no step waits.
     """
 
     def __init__(self, loader: Loader, device: torch.device):
@@ -31,7 +32,10 @@ class Ahead:
         self._worth_it = device.type == "cpu" and self._threads > 1
 
     def __enter__(self) -> Ahead:
-        if self._worth_it:
+        if self._device.type == "cuda":
+            # a thread of its own begins on the first GPU, and would take some of its memory from all processes
+            self._pool = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(self._device,))
+        elif self._worth_it:
             some = max(1, self._threads // SHARE)
             self._pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(some,))
             self._pool.submit(torch.get_num_threads).result()  # the later of two calls is the one that new threads heed
@@ -56,26 +60,28 @@ class Ahead:
 
     def batches(self, epoch: int, position: int = 0) -> Iterator[Batch]:
         """`Loader.batches`."""
-        return self._made(self._loader.batches(epoch, position))
-
-    def validation_batches(self) -> Iterator[Batch]:
-        """`Loader.validation_batches`."""
-        return self._made(self._loader.validation_batches())
-
-    def _made(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        if self._device.type == "cuda":
-            batches = (batch.pinned() for batch in batches)
         if self._pool is None:
-            yield from batches
+            yield from self._loader.batches(epoch, position)
             return
+        prepare = _pinned if self._device.type == "cuda" else _with_views
         coming: Future[Batch] | None = None
-        for batch in batches:  # in this thread: the loader's patience with its workers is an alarm of the main one
-            made, coming = coming, self._pool.submit(_with_views, batch)
+        # gathered in this thread: the loader's patience with its workers is an alarm of the main one
+        for put_together in self._loader.gathered(epoch, position):
+            made, coming = coming, self._pool.submit(prepare, put_together)
             if made is not None:
                 yield made.result()
         if coming is not None:
             yield coming.result()
 
+    def validation_batches(self) -> Iterator[Batch]:
+        """`Loader.validation_batches`."""
+        return self.batches(VALIDATION)
 
-def _with_views(batch: Batch) -> Batch:
+
+def _pinned(put_together: Callable[[], Batch]) -> Batch:
+    return put_together().pinned()
+
+
+def _with_views(put_together: Callable[[], Batch]) -> Batch:
+    batch = put_together()
     return replace(batch, views=synthesise(batch))

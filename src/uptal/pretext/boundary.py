@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from uptal.device import full_precision
 from uptal.distributed import gather
 from uptal.pretext.synthesis import Placement, inside
 
@@ -44,7 +45,7 @@ def boundary_loss(
     The balance is that of all processes, so that their losses average to that of the whole step; where all answers of
     a question are the same, only they count. Samples that are not `counted` add nothing.
     """
-    with torch.autocast(scores.device.type, enabled=False):
+    with full_precision(scores.device):
         scores, yes = scores.float(), boundary_labels(place, scores.shape[2])
         there = torch.ones_like(yes) if counted is None else counted[:, None, None].expand_as(yes).float()
         yes, no = yes * there, (1 - yes) * there

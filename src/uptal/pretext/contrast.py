@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from uptal.device import full_precision
 from uptal.distributed import gather, world
 from uptal.errors import ConfigError
 
@@ -160,7 +161,7 @@ def info_nce(
     `hard` negatives count beside the others. With `further` positive keys the loss is the mean over all of them, each
     by itself against the negatives; accuracy is that of `key`.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with full_precision(query.device):
         query, key = query.float(), key.float()
         positive = (query * key).sum(1, keepdim=True)
         logits, valid = [], []

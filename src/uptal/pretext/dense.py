@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uptal.device import full_precision
 from uptal.distributed import gather
 from uptal.pretext.synthesis import Placement
 
@@ -56,7 +57,7 @@ def dense_nce(
         ids: Video of each sample.
         tau: Temperature.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with full_precision(query.device):
         keys, key_spans, key_ids = gather(key.float()), gather(spans[:, 1].contiguous()), gather(ids)
         there = _there(gather(length[:, 1].contiguous()), key.shape[1])
         shared = common(spans[:, 0, :, None, None], key_spans) * (ids[:, None] == key_ids)[:, None, :, None]

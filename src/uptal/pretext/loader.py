@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -79,17 +80,28 @@ class Loader:
         Raises:
             QuarantineError: Too many videos are unreadable.
         """
-        yield from self._assemble((epoch, position))
+        yield from (put_together() for put_together in self.gathered(epoch, position))
 
     def validation_batches(self) -> Iterator[Batch]:
         """The validation videos with the same draws every time; an incomplete last batch is dropped."""
-        yield from self._assemble((VALIDATION, 0))
+        yield from self.batches(VALIDATION)
+
+    def gathered(self, epoch: int, position: int = 0) -> Iterator[Callable[[], Batch]]:
+        """What `batches` gives, each when it is called for: to copy so many pictures can be left to another thread."""
+        waiting: list[Sample] = []
+        for drawn in self._drawn((epoch, position)):
+            position += 1
+            waiting.append(self._accepted(drawn))
+            if len(waiting) == self.batch:
+                rng = np.random.default_rng([self.videos.seed, STREAM_PAIRS, epoch, position, self.world.rank])
+                yield partial(self._collate, waiting, None if epoch == VALIDATION else rng, position)
+                waiting = []
 
     def warm_up_batches(self) -> Iterator[Batch]:
         """Batches without end that no epoch of training shows in this form, to fill the queue with."""
         epoch = WARM_UP
         while True:
-            yield from self._assemble((epoch, 0))
+            yield from self.batches(epoch)
             epoch += 1
 
     @contextmanager
@@ -111,17 +123,6 @@ class Loader:
                 time.sleep(0.5)
             self._wake_workers()
             raise WorkerError(self._explain(f"{type(error).__name__}: {error}")) from error
-
-    def _assemble(self, begin: Pass) -> Iterator[Batch]:
-        epoch, position = begin
-        waiting: list[Sample] = []
-        for drawn in self._drawn(begin):
-            position += 1
-            waiting.append(self._accepted(drawn))
-            if len(waiting) == self.batch:
-                rng = np.random.default_rng([self.videos.seed, STREAM_PAIRS, epoch, position, self.world.rank])
-                yield self._collate(waiting, None if epoch == VALIDATION else rng, position)
-                waiting = []
 
     def _drawn(self, begin: Pass) -> Iterator[Drawn]:
         """The samples of a pass, from workers that may have begun with it long ago."""

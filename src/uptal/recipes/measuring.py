@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from uptal.device import choose_device
@@ -23,9 +23,9 @@ from uptal.distributed import World
 from uptal.errors import ConfigError
 from uptal.learner import Learner
 from uptal.memory import keep_freed_memory
-from uptal.optim import arithmetic, learning_rate, sound_arithmetic
+from uptal.optim import learning_rate, sound_arithmetic
 from uptal.pretext.ahead import Ahead
-from uptal.pretext.batch import synthesise
+from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.loader import Loader
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import new_task
@@ -65,12 +65,12 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
             learner.step(parts, learning_rate(cfg.optim, 1.0, 2.0), step + 1)
         seconds, cpu, wait = clock.stop()
         memory = _peak_memory(device)
-    flops, making = _arithmetic_of(task, parts[0], device)
-    making *= cfg.optim.accumulate * steps
+    making = _seconds_for_pictures(parts[0], device) * cfg.optim.accumulate * steps
+    flops = _model_flops(cfg, parts[0], loader.labels)
     within = seconds - wait - (0.0 if data.at_once else making)
     samples = steps * cfg.optim.batch
     timeline = cfg.data.timeline
-    ceiling = _ceiling(arithmetic(cfg.optim, device), device)
+    ceiling = _ceiling(learner.dtype, device)
     done = flops * cfg.optim.accumulate * steps / seconds
     return {
         "device": torch.cuda.get_device_name(device)
@@ -89,6 +89,7 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
         "gflops_per_sample": round(flops * cfg.optim.accumulate / cfg.optim.batch / 1e9, 3),
         "model_tflops_per_s": round(done / 1e12, 4),
         "matmul_tflops_per_s": round(ceiling / 1e12, 4),
+        "matmul_arithmetic": str(learner.dtype).removeprefix("torch."),
         "share_of_matmul": round(done / ceiling, 4),
         "peak_memory_gib": round(memory / 2**30, 3),
     }
@@ -183,20 +184,27 @@ def _endless(loader: Ahead) -> Iterator[Any]:
         epoch += 1
 
 
-def _arithmetic_of(task: nn.Module, batch: Any, device: torch.device) -> tuple[int, float]:
-    """Floating-point operations of the networks in one part of a step, forward and backward, and the seconds that
-    making its pictures takes. Convolutions and matrix products are counted, two operations a multiply-add."""
+def _seconds_for_pictures(batch: Batch, device: torch.device) -> float:
     moved = replace(batch.to(device), views=None)
     synthesise(moved)
     watch = _Stopwatch(device)
     watch.start()
     synthesise(moved)
-    seconds, *_ = watch.stop()
-    with FlopCounterMode(display=False) as pictures:
-        synthesise(moved)
-    with FlopCounterMode(display=False) as everything:
-        task.loss(moved)["loss"].backward()  # type: ignore[operator]
-    return everything.get_total_flops() - pictures.get_total_flops(), seconds
+    return watch.stop()[0]
+
+
+def _model_flops(cfg: PretrainConfig, batch: Batch, labels: Mapping[str, int] | None) -> int:
+    """Floating-point operations of the networks in one part of a step, forward and backward, each done once: what
+    `recompute` does again is its price and no result. Convolutions and matrix products are counted, two operations a
+    multiply-add, with tensors that have no contents and take neither time nor memory of the device."""
+    plain, nowhere = replace(cfg, recompute=False, compile=False), torch.device("meta")
+    classes = None if labels is None else dict(labels)
+    task = new_task(plain, torch.device("cpu"), World(0, 1, 0), classes=classes).to(nowhere)
+    moved = replace(batch, views=None).to(nowhere)
+    moved = replace(moved, views=synthesise(moved))
+    with FlopCounterMode(display=False) as counter:
+        task.loss(moved)["loss"].backward()
+    return counter.get_total_flops()
 
 
 def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
