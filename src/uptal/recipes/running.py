@@ -138,7 +138,7 @@ def _train(
     batch = cfg.optim.part(place.size)
     loader = Loader(
         paths, cfg.data, pasting, cfg.aug,
-        batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine,
+        batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine, parts=cfg.optim.accumulate,
     )  # fmt: skip
     with loader.watched(), company(), Ahead(loader, device) as data:
         if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):
