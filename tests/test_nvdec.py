@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,10 @@ from torch.nn.functional import interpolate
 
 from uptal import video
 from uptal.cli import main
+from uptal.clipspec import ClipSpec
 from uptal.errors import ConfigError
+from uptal.features.extraction import _decode_all
+from uptal.features.grid import Sampling
 from uptal.pretext.data import DataConfig
 from uptal.video import with_nvdec
 from workshop import paint
@@ -120,6 +124,14 @@ def test_forked_loaders_and_extraction_on_a_cpu_are_refused(tmp_path, film, caps
     words = ["--videos", str(film.parent), "--out", str(tmp_path), "--backend", "nvdec", "--device", "cpu"]
     assert main(["extract", *words]) == 1
     assert "--backend nvdec decodes on the GPU, and --device cpu is the CPU here" in capsys.readouterr().err
+
+
+def test_threads_that_decode_for_an_encoder_take_its_gpu(film, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: taken.append((device, threading.get_ident())))
+    spec, gpu = ClipSpec(frames=4, stride=1, size=12, resize=16), torch.device("cuda", 1)
+    clips = [piece.clip for piece in _decode_all([film], spec, Sampling(interval=8), 2, gpu) if piece.clip is not None]
+    assert len(clips) == 4 and [device for device, _ in taken] == [gpu] and taken[0][1] != threading.get_ident()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
