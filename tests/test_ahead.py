@@ -83,14 +83,23 @@ class TestForAGPU:
         pinned = {id(argument) for what, argument, _ in calls if what == "pin"}
         assert all(id(tensor) in pinned for batch in found for tensor in tensors(batch))
 
-    def test_a_thread_on_the_right_gpu_pins_the_next_one_meanwhile(self, calls):
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_a_thread_on_the_right_gpu_pins_those_of_the_next_step_meanwhile(self, calls, parts):
         here = threading.get_ident()
-        with Ahead(make_loader(), torch.device("cuda", 3)) as ahead:
+        with Ahead(make_loader(parts=parts), torch.device("cuda", 3)) as ahead:
             first = next(ahead.batches(0))
-            wait_for(lambda: sum(what == "pin" for what, *_ in calls) == 2 * len(tensors(first)))
+            wait_for(lambda: sum(what == "pin" for what, *_ in calls) == (1 + parts) * len(tensors(first)))
         assert calls[0][:2] == ("device", torch.device("cuda", 3)) and here not in {thread for *_, thread in calls}
 
     def test_on_a_cpu_nothing_is_pinned(self, calls, threads):
         threads(2)
         with Ahead(make_loader(), CPU) as ahead:
             assert list(ahead.batches(0)) and not calls
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_workers_are_asked_for_a_whole_step_ahead(parts):
+    loader = make_loader(batch=4, parts=parts)
+    loader.videos.data = replace(loader.videos.data, workers=2)
+    factor = loader._workers().prefetch_factor
+    assert factor is not None and factor * 2 * loader._order.parcel == 4 * parts

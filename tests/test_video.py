@@ -261,7 +261,7 @@ def test_real_videos_decode_the_same_alone_and_in_one_pass(real_videos):
 @pytest.fixture
 def torchcodec():
     try:
-        with_torchcodec._decoder_type()
+        with_torchcodec.video_decoder()
     except ConfigError:
         pytest.skip("torchcodec is not installed, or finds no system FFmpeg; it is an option")
 

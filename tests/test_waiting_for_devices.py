@@ -123,6 +123,7 @@ def test_what_waits_would_have_shown():
                 reads()
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # PyTorch says that it is a prototype
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
 @pytest.mark.parametrize("name", STEPS)
 def test_a_gpu_is_waited_for_once_a_step(name, monkeypatch):
@@ -131,11 +132,12 @@ def test_a_gpu_is_waited_for_once_a_step(name, monkeypatch):
     learner, look = Learner(a_task(cfg, device), cfg.optim, device), Learner._look
 
     def looked(*values):
+        before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("default")
         try:
             return look(*values)
         finally:
-            torch.cuda.set_sync_debug_mode("error")
+            torch.cuda.set_sync_debug_mode(before)
 
     monkeypatch.setattr(Learner, "_look", looked)
     try:

@@ -72,7 +72,7 @@ def _parser() -> Parser:
     add("--window", type=int, help="frames that a clip covers, a multiple of the frame stride (default: the encoder's)")
     add("--batch", type=int, default=32, help="clips per forward pass")
     add("--threads", type=int, help="videos decoded at once (default: one a core, 2 to 16)")
-    add("--backend", choices=["pyav", "torchcodec"], default="pyav", help="decoder")
+    add("--backend", choices=["pyav", "torchcodec", "nvdec"], default="pyav", help="decoder; nvdec: the GPU's")
     add("--resize-on", choices=["decoder", "device"], default="decoder", help="who shrinks the pictures")
     precisions = ["auto", "fp32", "bf16", "fp16"]
     add("--precision", choices=precisions, default="auto", help="arithmetic of the encoder; auto: bf16 on a GPU")

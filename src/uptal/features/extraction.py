@@ -102,7 +102,7 @@ def extract(
     tally = _Tally(todo, lanes)
     with lanes, Progress("extracting", total=len(todo)) as progress:
         assembly = _Assembly(store, lanes, spec, device, sampling.resize_on)
-        for piece in _decode_all(todo, spec, sampling, work.threads):
+        for piece in _decode_all(todo, spec, sampling, work.threads, device):
             if piece.error is None:
                 assembly.take(piece)
             else:
@@ -222,7 +222,9 @@ class _Assembly:
         self.written += 1
 
 
-def _decode_all(paths: Sequence[Path], spec: ClipSpec, sampling: Sampling, threads: int) -> Iterator[_Piece]:
+def _decode_all(
+    paths: Sequence[Path], spec: ClipSpec, sampling: Sampling, threads: int, device: torch.device
+) -> Iterator[_Piece]:
     """Pieces of all videos, decoded by threads; at most a bounded number wait."""
     todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in paths:
@@ -240,6 +242,8 @@ def _decode_all(paths: Sequence[Path], spec: ClipSpec, sampling: Sampling, threa
 
     def work() -> None:
         try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # a new thread begins on the first GPU, and `nvdec` takes the current one
             while not stopped.is_set():
                 try:
                     path = todo.get_nowait()

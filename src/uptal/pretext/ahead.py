@@ -3,6 +3,7 @@ another; for a GPU it is put together where the GPU can fetch it by itself."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -21,8 +22,8 @@ class Ahead:
     """A loader whose batches bring their synthetic videos along, to the bit those that the task would make.
 
     Within the block PyTorch's threads are divided between training and pictures. Where there is one only, this is the
-    loader and nothing else. A GPU makes its pictures itself, from batches that a thread puts together in pinned memory
-    while the one before trains; for their copies no step waits.
+    loader and nothing else. A GPU makes its pictures itself, from batches that a thread puts together in pinned memory,
+    those of a step while the one before trains; for their copies no step waits.
     """
 
     def __init__(self, loader: Loader, device: torch.device):
@@ -63,15 +64,15 @@ class Ahead:
         if self._pool is None:
             yield from self._loader.batches(epoch, position)
             return
-        prepare = _pinned if self._device.type == "cuda" else _with_views
-        coming: Future[Batch] | None = None
+        prepare, most = (_pinned, self._loader.parts) if self._device.type == "cuda" else (_with_views, 1)
+        coming: deque[Future[Batch]] = deque()
         # gathered in this thread: the loader's patience with its workers is an alarm of the main one
         for put_together in self._loader.gathered(epoch, position):
-            made, coming = coming, self._pool.submit(prepare, put_together)
-            if made is not None:
-                yield made.result()
-        if coming is not None:
-            yield coming.result()
+            coming.append(self._pool.submit(prepare, put_together))
+            if len(coming) > most:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
     def validation_batches(self) -> Iterator[Batch]:
         """`Loader.validation_batches`."""

@@ -61,7 +61,7 @@ class DataConfig:
     worker_timeout: float = 600.0
     """Seconds after which a silent worker is an error rather than a hang."""
     backend: str = "pyav"
-    """Decoder: `pyav`, or `torchcodec` when installed."""
+    """Decoder: `pyav`, or `torchcodec` when installed; `nvdec` is torchcodec on the GPU, without workers."""
     cache_mib: int = 0
     """Memory in MiB that each loader process may fill with decoded videos, so that small corpora are decoded once."""
     max_bad: float = 0.01
@@ -72,6 +72,12 @@ class DataConfig:
             raise ConfigError("data needs resize >= 1, val_videos >= 0, workers >= 0 and positive std.")
         if self.stretch is not None and self.stretch <= 0:
             raise ConfigError(f"data.stretch counts seconds and must be positive, found {self.stretch}.")
+        if self.backend == "nvdec" and self.workers:
+            raise ConfigError(
+                f"data.backend nvdec decodes on the GPU, which forked loader processes cannot use, and data.workers is "
+                f"{self.workers}. Add --data.workers 0: decoding and training then take turns. With --data.backend "
+                "pyav the workers decode while the GPU trains."
+            )
         if self.worker_timeout <= 0:
             raise ConfigError(f"data.worker_timeout counts seconds and must be positive, found {self.worker_timeout}.")
 

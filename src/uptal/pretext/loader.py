@@ -55,9 +55,11 @@ class Loader:
         labels: Mapping[str, int] | None = None,
         quarantine: Quarantine | None = None,
         decoded: Frames | None = None,
+        parts: int = 1,
     ):
+        """`parts` is the number of batches that a step takes: workers prepare so many while the step before trains."""
         self.videos = Videos(paths, data, paste_cfg, aug, seed, decoded)
-        self.batch, self.world, self.labels, self.quarantine = batch, world, labels, quarantine
+        self.batch, self.parts, self.world, self.labels, self.quarantine = batch, parts, world, labels, quarantine
         self.groups = groups(paths, data.group_pattern)
         self.schedule = Schedule(len(paths), data.val_videos, batch, seed, world)
         self._check()
@@ -212,7 +214,7 @@ class Loader:
 
     def _workers(self) -> DataLoader:
         data = self.videos.data
-        ahead = self.batch // (self._order.parcel * max(1, data.workers))
+        ahead = self.batch * self.parts // (self._order.parcel * max(1, data.workers))
         return DataLoader(
             self.videos,
             sampler=self._order,

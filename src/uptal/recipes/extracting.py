@@ -97,6 +97,8 @@ def extract_folder(
         ConfigError: Two videos share a stem, the store was made differently, or no video can be read.
     """
     target, work = choose_device(cfg.device, local_rank), cfg.work()
+    if cfg.backend == "nvdec" and target.type != "cuda":
+        raise ConfigError(f"--backend nvdec decodes on the GPU, and --device {cfg.device} is the CPU here. Use pyav.")
     saved = load_encoder(weights, trust=trust)
     clip = cfg.clip(saved.clip)
     sampling = cfg.sampling(clip)

@@ -171,6 +171,7 @@ def _loader(cfg: PretrainConfig, videos: Path | None, steps: int, alone: World) 
         seed=cfg.seed,
         world=alone,
         labels={path.stem: number % 2 for number, path in enumerate(paths)} if supervised else None,
+        parts=cfg.optim.accumulate,
     )
     if videos is None:
         loader.videos.decoded = Noise(cfg.data.resize)  # type: ignore[assignment]

@@ -62,6 +62,8 @@ def pretrain(
     """
     place = world(cfg.data.worker_timeout + PATIENCE)  # a process that waits for its own data is not gone
     device, run = choose_device(cfg.device, place.local_rank), RunFolder(run_path)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # for what names no GPU: `nvdec`, pinned memory
     paths = find_videos(videos)
     if chosen is not None:
         paths = listed_videos(paths, chosen, videos, say=place.rank == 0)
@@ -136,7 +138,7 @@ def _train(
     batch = cfg.optim.part(place.size)
     loader = Loader(
         paths, cfg.data, pasting, cfg.aug,
-        batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine,
+        batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine, parts=cfg.optim.accumulate,
     )  # fmt: skip
     with loader.watched(), company(), Ahead(loader, device) as data:
         if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):

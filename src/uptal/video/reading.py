@@ -19,7 +19,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from uptal.errors import ConfigError, VideoError
-from uptal.video import decoding, with_torchcodec
+from uptal.video import decoding, with_nvdec, with_torchcodec
 from uptal.video.probing import VideoInfo, probe
 
 Size = int | tuple[int, int] | None
@@ -50,11 +50,12 @@ def read(
         info: What `probe` says about the file; None has it looked at here.
         backend: `pyav`, or `torchcodec` if it is installed. At native size the pictures are identical; scaled ones are
             of the same frames and differ in rounding and at edges of colour (torchcodec scales after the conversion).
+            `nvdec` is torchcodec on the current GPU, whose conversion rounds in its own way; not in forked processes.
         threads: Decoder threads; 1 is best where several processes read.
 
     Raises:
         VideoError: The file cannot be read, is damaged, or has no frame of such a number.
-        ConfigError: The size or the backend is none, or torchcodec is not installed.
+        ConfigError: The size or the backend is none, or what the backend needs is not there.
     """
     info = info or probe(path)
     indices = np.array([_checked(info, index) for index in frame_indices], dtype=np.int64)
@@ -124,7 +125,11 @@ def _pictures(
     info: VideoInfo, wanted: Sequence[int], size: tuple[int, int], backend: str, threads: int
 ) -> Iterator[tuple[int, UInt8[Tensor, "C H W"]]]:
     """The wanted frames, upright, from the decoder of that name."""
-    sources = {"pyav": decoding.stored_pictures, "torchcodec": with_torchcodec.stored_pictures}
+    sources = {
+        "pyav": decoding.stored_pictures,
+        "torchcodec": with_torchcodec.stored_pictures,
+        "nvdec": with_nvdec.stored_pictures,
+    }
     if backend not in sources:
         raise ConfigError(f"There is no decoder '{backend}'. Choose one of: {', '.join(sources)}.")
     transposed, mirrored, upended = info.flips

@@ -8,10 +8,12 @@ Pictures of other sizes are scaled after the conversion to RGB, so they differ f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from uptal.errors import ConfigError
@@ -36,19 +38,14 @@ def stored_pictures(
         VideoError: As there.
         ConfigError: torchcodec is not installed, or does not load.
     """
-    decoder_type = _decoder_type()
+    decoder_type = video_decoder()
     done = 0
     if info.common_colours and info.stamps is not None:
         try:
             source = source_of(info.path)
             decoder = decoder_type(source, stream_index=info.stream, num_ffmpeg_threads=threads, seek_mode="exact")
-            while done < len(wanted):
-                part = wanted[done : done + AT_A_TIME]
-                batch = decoder.get_frames_at(indices=list(part))
-                expected = info.times[list(part)] + info.start
-                if np.abs(batch.pts_seconds.numpy() - expected).max() > SAME_TIME:
-                    break
-                for index, picture in zip(part, batch.data, strict=True):
+            for part, pictures in in_step(decoder, info, wanted):
+                for index, picture in zip(part, pictures, strict=True):
                     yield index, _as_stored(info, picture.numpy(), size)
                     done += 1
         except (RuntimeError, ValueError, IndexError):
@@ -56,7 +53,24 @@ def stored_pictures(
     yield from by_pyav(info, wanted[done:], size, threads)
 
 
-def _decoder_type():
+def in_step(
+    decoder: Any, info: VideoInfo, wanted: Sequence[int]
+) -> Iterator[tuple[Sequence[int], UInt8[Tensor, "F C height width"]]]:
+    """The wanted frames, a few at a time, on the decoder's device; it ends at the first whose time is not as probed."""
+    for first in range(0, len(wanted), AT_A_TIME):
+        part = list(wanted[first : first + AT_A_TIME])
+        batch = decoder.get_frames_at(indices=part)
+        if np.abs(batch.pts_seconds.cpu().numpy() - (info.times[part] + info.start)).max() > SAME_TIME:
+            return
+        yield part, batch.data
+
+
+def video_decoder() -> Any:
+    """torchcodec's class.
+
+    Raises:
+        ConfigError: torchcodec is not installed, or does not load.
+    """
     try:
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
     except (ImportError, RuntimeError, OSError) as error:
