@@ -7,6 +7,7 @@ in short pieces, so it can be stopped at any time; what was measured is skipped,
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
 
 from uptal.distributed import world
+from uptal.encoders.weights import read_tensors
+from uptal.errors import UptalError
 from uptal.evidence.corpora import Place
 from uptal.evidence.films import Films, InMemory, Material
 from uptal.evidence.methods import Method
 from uptal.evidence.results import RunFile, digest, open_run
 from uptal.evidence.scores import INTERVAL, SEEDS, encoded, frame_difference, score
+from uptal.files import atomic_write
+from uptal.pretext.ahead import Ahead
 from uptal.pretext.loader import Loader
 from uptal.pretext.pal import PAL
 from uptal.pretext.supervised import Supervised
@@ -31,8 +39,8 @@ from uptal.train import choose_device, fit
 
 FORMAT = 1
 """Raised whenever equal settings would give other numbers than before, rounding of float32 sums aside."""
-PIECE = 50
-"""Steps between two looks at the clock."""
+PIECE = {"cpu": 50, "cuda": 400}
+"""Steps between two looks at the clock: some seconds."""
 FIRST = 2_000
 """First budget, in region pairs; each of the next is twice the one before."""
 
@@ -97,7 +105,13 @@ class Study:
 
 
 def run_study(
-    study: Study, films: Films, wanted: Sequence[int], out: Path, work: Path, until: float | None = None
+    study: Study,
+    films: Films,
+    wanted: Sequence[int],
+    out: Path,
+    work: Path,
+    until: float | None = None,
+    measure: bool = True,
 ) -> tuple[RunFile, bool]:
     """Trains and measures at every budget that has not been measured yet.
 
@@ -106,8 +120,9 @@ def run_study(
         films: The corpus of `study`.
         wanted: Budgets, rising.
         out: Folder of the results.
-        work: Folder of checkpoints.
+        work: Folder of checkpoints, and of the encoder as it was at each budget.
         until: Time (`time.monotonic`) at which to stop; None for no limit.
+        measure: False to train only; the encoders are kept, and measured by whoever asks for them later.
 
     Returns:
         The results so far, and whether that is all that was wanted.
@@ -115,24 +130,70 @@ def run_study(
     config, settings = study.config, study.settings()
     file = open_run(out, settings)
     if study.row.kind != "trained":
-        if not file.has(0):
-            file = file.with_point(_measured(study, films, None, 0, 0, 0.0))
+        if measure and not file.has(0):
+            file = file.with_point(_measured(study, films, None, _Moment(0, 0, 0.0, {})))
         return file, True
     assert config is not None
     folder = RunFolder(work / f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(settings)}")
+    trainer: Trainer | None = None
     with folder.locked():
-        trainer = Trainer(config, films, folder)
         for budget in wanted:
             if file.has(budget) or (study.row.most is not None and budget > study.row.most):
                 continue
-            steps = study.row.steps_for(budget)
-            if not trainer.advance(steps, until):
-                return file, False
-            if trainer.steps > steps:
-                print(f"{folder.path}: trained beyond {budget} pairs before, so they cannot be measured any more")
-                continue
-            file = file.with_point(_measured(study, films, trainer.task, budget, steps, trainer.seconds))
+            steps, kept = study.row.steps_for(budget), folder.path / "encoders" / f"{budget}.safetensors"
+            if not kept.exists():
+                trainer = trainer or Trainer(config, films, folder)
+                if not trainer.advance(steps, until):
+                    return file, False
+                if trainer.steps > steps:
+                    print(f"{folder.path}: trained beyond {budget} pairs before, so they cannot be measured any more")
+                    continue
+                _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
+            if measure:
+                encoder, moment = _kept(kept, config, films)
+                file = file.with_point(_measured(study, films, encoder, moment))
     return file, True
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """How far a run was."""
+
+    budget: int
+    steps: int
+    seconds: float
+    machine: Mapping[str, Any]
+    """What it was trained on; empty for what was not trained."""
+
+
+def _here() -> dict[str, Any]:
+    return {key: value for key, value in environment().items() if key != "command"}
+
+
+def _keep(path: Path, encoder: nn.Module, moment: _Moment) -> None:
+    about = {name: json.dumps(getattr(moment, name)) for name in ("budget", "steps", "seconds", "machine")}
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    with atomic_write(path, "wb") as file:
+        file.write(save(weights, about))
+
+
+def _kept(path: Path, config: PretrainConfig, films: Material) -> tuple[nn.Module, _Moment]:
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+    try:
+        moment = _Moment(**{name: json.loads(value) for name, value in about.items()})
+    except (TypeError, ValueError) as error:
+        raise UptalError(f"{path}: does not say of which step it is ({error}). Delete it to train anew.") from error
+    device = torch.device("cpu") if config.device == "cpu" else choose_device("auto")
+    encoder = _task(config, films, device).encoder()
+    encoder.load_state_dict(read_tensors(path))
+    return encoder, moment
+
+
+def _task(config: PretrainConfig, films: Material, device: torch.device) -> PAL | Supervised:
+    supervised = config.method == "supervised"
+    classes = {name: number for number, name in enumerate(films.classes)} if supervised else None
+    return new_task(config, device, world(), classes)
 
 
 class Trainer:
@@ -142,33 +203,36 @@ class Trainer:
         paths = films.paths()
         names = {path.stem: int(label) for path, label in zip(paths, films.labels, strict=False)}
         labels: Mapping[str, int] | None = names if config.method == "supervised" else None
-        classes = None if labels is None else {name: number for number, name in enumerate(films.classes)}
         source = InMemory({path.stem: film for path, film in zip(paths, films.trimmed, strict=False)}, films.fps)
         paste = config.paste if config.method == "pal" else replace(config.paste, source="none")
         self.config, self.folder, self.device = config, folder, choose_device(config.device)
-        self.task: PAL | Supervised = new_task(config, self.device, world(), classes)
+        self.task = _task(config, films, self.device)
         self.loader = Loader(
             paths, config.data, paste, config.aug, batch=config.optim.batch, seed=config.seed, world=world(),
             labels=labels, decoded=source,
         )  # fmt: skip
         self.steps, self.seconds = 0, 0.0
 
+    def machine(self) -> dict[str, Any]:
+        """What it is trained on."""
+        return _here() | ({"device": torch.cuda.get_device_name(self.device)} if self.device.type == "cuda" else {})
+
     def advance(self, target: int, until: float | None) -> bool:
         """Trains up to a step; False when time was up or a signal came before."""
-        while self.steps < target:
-            if until is not None and time.monotonic() >= until:
-                return False
-            optim = with_optim(self.config, max_steps=min(target, (self.steps // PIECE + 1) * PIECE)).optim
-            outcome = fit(self.task, self.loader, optim, self.folder, device=self.device, world=world())
-            self.steps, self.seconds = outcome.steps, outcome.seconds
-            if not outcome.finished:
-                return False
+        piece = PIECE[self.device.type]
+        with Ahead(self.loader, self.device) as data:
+            while self.steps < target:
+                if until is not None and time.monotonic() >= until:
+                    return False
+                optim = with_optim(self.config, max_steps=min(target, (self.steps // piece + 1) * piece)).optim
+                outcome = fit(self.task, data, optim, self.folder, device=self.device, world=world())
+                self.steps, self.seconds = outcome.steps, outcome.seconds
+                if not outcome.finished:
+                    return False
         return True
 
 
-def _measured(
-    study: Study, films: Films, task: PAL | Supervised | None, budget: int, steps: int, seconds: float
-) -> dict[str, Any]:
+def _measured(study: Study, films: Films, encoder: nn.Module | None, moment: _Moment) -> dict[str, Any]:
     """A line of the results."""
     clock = time.monotonic()
     config = study.config
@@ -177,20 +241,20 @@ def _measured(
         scores = score(frame_difference(films, spec), films, spec)
     else:
         assert config is not None
-        task = task or new_task(config, torch.device("cpu"), world())
-        scores = score(encoded(task.encoder(), films, config.clip), films, config.clip)
-    videos = steps * config.optim.batch if config else 0
-    clips = study.row.clips_of(videos)
-    about = {key: value for key, value in environment().items() if key != "command"}
+        encoder = encoder or _task(config, films, torch.device("cpu")).encoder()
+        scores = score(encoded(encoder, films, config.clip), films, config.clip)
+    videos = moment.steps * config.optim.batch if config else 0
+    clips, here = study.row.clips_of(videos), _here()
     return {
-        "budget": budget,
-        "steps": steps,
+        "budget": moment.budget,
+        "steps": moment.steps,
         "videos": videos,
         "clips": clips,
         "pairs": study.row.pairs_of(videos),
         "epochs": round(videos / films.split.trimmed, 2),
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(moment.seconds, 1),
         "probe_seconds": round(time.monotonic() - clock, 1),
         "scores": {name: round(value, 3) for name, value in scores.items()},
-        **about,
+        **here,
+        **({"trained_on": dict(moment.machine)} if moment.machine and moment.machine != here else {}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from uptal.errors import ConfigError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import draw_films
-from uptal.evidence.methods import method, methods
+from uptal.evidence.methods import Method, method, methods
 from uptal.evidence.results import read_runs
 from uptal.evidence.study import Study, budgets, run_study
 from uptal.evidence.summary import collect, print_summary
@@ -38,6 +39,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="this many seeds, from --first-seed on")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed")
     parser.add_argument("--pairs", type=int, default=8000, help="largest number of region pairs")
+    parser.add_argument("--at", metavar="PAIRS,...", help="these budgets; without, 2000, 4000, 8000 ... up to --pairs")
+    parser.add_argument("--device", default="cpu", help="where to train; rows of a GPU have files of their own")
+    parser.add_argument(
+        "--train-only", action="store_true", help="measure nothing; the same command without it measures what was kept"
+    )
     parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on from there")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run; several runs are better than threads")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw the corpus, once")
@@ -52,7 +58,8 @@ def main(arguments: list[str]) -> None:
     where = corpus(parsed.corpus)
     known = methods(where.config.shape[0], where.batch, where.lr)
     names = list(known) if parsed.method == "all" else parsed.method.split(",")
-    rows = [method(name, known, _changes(parsed.set)) for name in names]
+    rows = [_on(parsed.device, method(name, known, _changes(parsed.set))) for name in names]
+    wanted = _budgets(parsed.at) if parsed.at else budgets(parsed.pairs)
     for row in rows if not parsed.only_print else ():
         allow(row, where)
     if not parsed.only_print:
@@ -61,7 +68,7 @@ def main(arguments: list[str]) -> None:
         until = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
         seeds = range(parsed.first_seed, parsed.first_seed + parsed.seeds)
         for study in (Study(where, row, seed) for seed in seeds for row in rows):
-            _, complete = run_study(study, films, budgets(parsed.pairs), out, work, until)
+            _, complete = run_study(study, films, wanted, out, work, until, measure=not parsed.train_only)
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
@@ -76,6 +83,24 @@ def _draw(file: Path, out: Path, where: Corpus) -> None:
         raise ConfigError(f"{out}: nothing of corpus {where.name} has been measured yet, so there is nothing to draw.")
     with atomic_write(file) as picture:
         picture.write(onset_svg(points, f"Corpus {where.name}: transfer against region pairs seen, equal clips"))
+
+
+def _budgets(text: str) -> list[int]:
+    """`2000,8000` as numbers, rising."""
+    try:
+        found = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
+        raise ConfigError(f"--at expects numbers of region pairs, such as 2000,8000, found {text!r}.")
+    return found
+
+
+def _on(device: str, row: Method) -> Method:
+    """The row, trained there."""
+    if row.kind != "trained" or row.config is None:
+        return row
+    return replace(row, config=replace(row.config, device=device))
 
 
 def _changes(words: list[str]) -> dict[str, Any]:
