@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from uptal.cli import main
 from uptal.encoders import build
-from uptal.errors import ConfigError
+from uptal.errors import ConfigError, UptalError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import Films, InMemory, draw_films
@@ -100,6 +101,35 @@ def test_what_was_measured_is_not_run_again(smoke, tmp_path):
     assert set(first.points[0]["scores"]) == set(NAMES)
 
 
+def test_what_was_trained_only_is_measured_later_with_the_same_numbers(smoke, tmp_path):
+    where, films = smoke
+    study = Study(where, rows(where)["pal"], 0)
+    at_once, _ = run_study(study, films, [16, 32], tmp_path / "a", tmp_path / "wa")
+    nothing, complete = run_study(study, films, [16, 32], tmp_path / "b", tmp_path / "wb", measure=False)
+    assert complete and not nothing.points
+    # no time to train: what is kept is all that is needed
+    later, complete = run_study(study, films, [16, 32], tmp_path / "b", tmp_path / "wb", until=0.0)
+    assert complete
+    assert [point["scores"] for point in later.points] == [point["scores"] for point in at_once.points]
+    assert [point["steps"] for point in later.points] == [2, 4]
+
+
+def test_a_kept_encoder_that_does_not_say_what_it_is_is_refused(smoke, tmp_path):
+    where, films = smoke
+    study = Study(where, rows(where)["pal"], 0)
+    run_study(study, films, [16], tmp_path / "a", tmp_path / "w", measure=False)
+    (kept,) = (tmp_path / "w").rglob("encoders/16.safetensors")
+    save_file(load_file(kept), kept)
+    with pytest.raises(UptalError, match=r"16\.safetensors: does not say of which step"):
+        run_study(study, films, [16], tmp_path / "a", tmp_path / "w")
+
+
+@pytest.mark.parametrize("said", [",", "many", "0,16", "16;32"])
+def test_budgets_that_are_no_numbers_are_refused(said, capsys):
+    assert main(["reproduce", "onset", "--corpus", "smoke", f"--at={said}", "--only-print"]) == 1
+    assert "--at expects numbers of region pairs" in capsys.readouterr().err
+
+
 def test_the_smoke_command_tells_taught_from_untaught(tmp_path):
     """In a process of its own, without the checks of shapes, which take longer than the training."""
     words = ["reproduce", "onset", "--corpus", "smoke", "--method", "random,tac", "--pairs", "1200"]
@@ -156,6 +186,8 @@ def test_committed_results_still_belong_to_todays_settings():
         where = places[file.config["corpus"]]
         row = rows(where).get(file.config["method"])  # None for rows with other settings
         if row is not None:
+            if row.kind == "trained" and row.config is not None:
+                row = replace(row, config=replace(row.config, device=file.config["training"]["device"]))
             assert open_run(folder, Study(where, row, file.config["seed"]).settings()).path == file.path
     assert len(mine) >= 7
 
