@@ -13,10 +13,18 @@ import numpy as np
 
 from uptal.evidence.scores import NAMES
 from uptal.evidence.summary import Points
+from uptal.report.curves import ticks
 
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e6bbf", "#c77f1a", "#3c8d99", "#7a7a7a", "#a0522d")
+COLOURS = (
+    "#1b6ca8", "#d1495b", "#2e8b57", "#8e6bbf", "#c77f1a", "#20a4b8", "#7a7a7a", "#8b4513", "#d957a8", "#9aa400",
+    "#111111", "#5b7fff",
+)  # fmt: skip
 WIDTH, HEIGHT, COLUMNS = 300, 210, 3
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 30, 34
+LEGEND = 2
+"""Columns of the legend; names of changed settings are long."""
+APART = 24
+"""Least distance of two numbers on the axis of budgets."""
 SHOWN = ("knn", "linear", "action_linear", "action", "start", "auc20")
 
 
@@ -27,7 +35,7 @@ def onset_svg(points: Points, title: str) -> str:
     low, high = (math.log2(budgets[0]), math.log2(budgets[-1])) if budgets else (0.0, 1.0)
     span = (low, max(high, low + 1))
     rows = math.ceil(len(SHOWN) / COLUMNS)
-    width, height = COLUMNS * WIDTH, rows * HEIGHT + 24 + 18 * math.ceil(len(names) / 4)
+    width, height = COLUMNS * WIDTH, rows * HEIGHT + 24 + 18 * math.ceil(len(names) / LEGEND)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="11" role="img" aria-label="{escape(title)}"><rect width="{width}" height="{height}" fill="#fff"/>'
@@ -37,11 +45,11 @@ def onset_svg(points: Points, title: str) -> str:
         x, y = number % COLUMNS * WIDTH, 20 + number // COLUMNS * HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{_panel(points, names, measure, budgets, span)}</g>')
     for number, name in enumerate(names):
-        x, y = 12 + number % 4 * width / 4, rows * HEIGHT + 36 + number // 4 * 18
-        colour = COLOURS[number % len(COLOURS)]
+        x, y = 12 + number % LEGEND * width / LEGEND, rows * HEIGHT + 36 + number // LEGEND * 18
+        dashes = "" if any(budget for who, budget in points if who == name) else ' stroke-dasharray="5 3"'
         parts.append(
-            f'<rect x="{x}" y="{y - 8}" width="18" height="3" fill="{colour}"/><text x="{x + 24}" y="{y}">'
-            f"{escape(name)}</text>"
+            f'<path d="M{x} {y - 4}h18" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="2"{dashes}/>'
+            f'<text x="{x + 24}" y="{y}">{escape(name)}</text>'
         )
     return "".join(parts) + "</svg>\n"
 
@@ -50,7 +58,8 @@ def _panel(
     points: Points, names: Sequence[str], measure: str, budgets: Sequence[int], span: tuple[float, float]
 ) -> str:
     values = [scores[measure] for seeds in points.values() for scores in seeds.values()]
-    low, high = 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5 + 1e-9)
+    levels = ticks(min(values), max(values) + 1e-6, 5)
+    low, high = levels[0], levels[-1]
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def place(budget: float | int, value: float | int) -> tuple[float, float]:
@@ -58,12 +67,16 @@ def _panel(
         return x, bottom - (value - low) / (high - low) * (bottom - TOP)
 
     parts = [f'<text x="{LEFT}" y="{TOP - 8}">{escape(NAMES[measure])}</text>']
-    for value in np.linspace(low, high, 5):
-        y = place(2 ** span[0], float(value))[1]
+    for value in levels:
+        y = place(2 ** span[0], value)[1]
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 4}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>')
+    before = -math.inf
     for budget in budgets:
         x = place(budget, low)[0]
+        if x - before < APART:
+            continue
+        before = x
         label = f"{budget / 1000:g}k" if budget >= 1000 else f"{budget}"
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{label}</text>')
     for number, name in enumerate(names):
