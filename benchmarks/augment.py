@@ -30,7 +30,7 @@ def main() -> None:
     options = read_options()
     torch.set_num_threads(options.threads)
     print(f"{options.videos} videos of {options.frames} frames, {options.source} -> {options.size} pixels")
-    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+    for device in options.device or ["cpu"] + ["cuda"] * torch.cuda.is_available():
         compare(torch.device(device), options)
 
 
@@ -42,6 +42,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--source", type=int, default=56, help="side of decoded pictures")
     parser.add_argument("--size", type=int, default=48, help="side after the crop")
     parser.add_argument("--resize", choices=["exact", "fast"], default="exact", help="`aug.resize` of the batch")
+    parser.add_argument("--device", action="append", help="cpu or cuda; may be repeated; all there are when not given")
     parser.add_argument("--rounds", type=int, default=8)
     return parser.parse_args()
 

@@ -92,3 +92,13 @@ def test_what_pytorch_cannot_do_at_once_is_refused(capsys):
     assert main(asked) == 1
     said = capsys.readouterr().err
     assert "do not go together" in said and "Traceback" not in said
+
+
+def test_a_profile_names_the_operations_of_a_step(tmp_path, capsys):
+    words = ["--small", "--steps", "1", "--optim.batch", "4", "--profile", "--json", str(tmp_path / "found.json")]
+    assert main(["bench", "pretrain", "demo", *words]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["operations"]
+    shares = [one["share"] for one in found]
+    assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1.001
+    assert any("conv" in one["name"] for one in found[:5])
+    assert "x  aten::" in capsys.readouterr().out

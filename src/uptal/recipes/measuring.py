@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from uptal.device import choose_device
@@ -39,8 +40,8 @@ _WARM_UP = 2
 """Steps before the clock starts: memory, workers, compilation."""
 
 
-def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, Any]:
-    """Trains for some steps and throws the result away.
+def measure(cfg: PretrainConfig, videos: Path | None, steps: int, profiled: bool = False) -> dict[str, Any]:
+    """Trains for some steps and throws the result away; `profiled` adds one more, operation by operation.
 
     Raises:
         ConfigError: Nothing to measure, or settings that cannot be used here.
@@ -68,6 +69,8 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
             learner.step(parts, learning_rate(cfg.optim, 1.0, 2.0), step + 1)
         seconds, cpu, wait = clock.stop()
         memory = _peak_memory(device)
+        rate = learning_rate(cfg.optim, 1.0, 2.0)
+        spent = _operations(lambda: learner.step(parts, rate, _WARM_UP + steps + 1), device) if profiled else None
     making = _seconds_for_pictures(parts[0], device) * cfg.optim.accumulate * steps
     flops = _model_flops(cfg, parts[0], loader.labels)
     within = seconds - wait - (0.0 if data.at_once else making)
@@ -95,7 +98,27 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int) -> dict[str, A
         "matmul_arithmetic": str(learner.dtype).removeprefix("torch."),
         "share_of_matmul": round(done / ceiling, 4),
         "peak_memory_gib": round(memory / 2**30, 3),
+        **({} if spent is None else {"operations": spent}),
     }
+
+
+def _operations(step: Callable[[], object], device: torch.device) -> list[dict[str, Any]]:
+    """What a step's time on the device goes into: PyTorch's operations, the longest first, down to half a per cent."""
+    cuda = device.type == "cuda"
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with torch.profiler.profile(activities=kinds) as profile:
+        step()
+        if cuda:
+            torch.cuda.synchronize(device)
+    # a GPU's time is told twice: by the operation that asked for it (on the CPU), and by its own kernel
+    asked = [event for event in profile.key_averages() if event.device_type.name == "CPU"]
+    spent = [(e.self_device_time_total if cuda else e.self_cpu_time_total, e.count, e.key) for e in asked]
+    whole = max(1e-9, sum(time for time, _, _ in spent))
+    return [
+        {"name": name, "share": round(time / whole, 4), "ms": round(time / 1000, 3), "calls": count}
+        for time, count, name in sorted(spent, reverse=True)
+        if time / whole >= 0.005
+    ]
 
 
 class Noise:

@@ -27,14 +27,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--videos", help="folder of videos; without, the device is measured alone, on noise")
     parser.add_argument("--steps", type=int, default=10, help="steps to measure, after two that are not")
     parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
+    parser.add_argument("--profile", action="store_true", help="also tell which operations a step's time goes into")
     parser.add_argument("--json", help="write the numbers to a file, with the machine that they are of")
     add_settings(parser, defaults)
     parsed = parser.parse_args(arguments)
-    found = measure(take_settings(parsed, PretrainConfig), Path(parsed.videos) if parsed.videos else None, parsed.steps)
+    videos = Path(parsed.videos) if parsed.videos else None
+    found = measure(take_settings(parsed, PretrainConfig), videos, parsed.steps, parsed.profile)
     if parsed.json:
         with atomic_write(parsed.json) as out:
             json.dump({"recipe": parsed.recipe, **found, "environment": environment()}, out, indent=1)
+    operations = found.pop("operations", [])
     for key, value in found.items():
         print(f"{key:<24}{value}")
     if parsed.videos:
         print(describe_wait(found["data_wait"]))
+    for one in operations:
+        print(f"{one['share']:7.1%}{one['ms']:12.3f} ms{one['calls']:7d} x  {one['name']}")
