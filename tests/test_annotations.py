@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -460,6 +462,11 @@ def test_two_hundred_megabytes_are_read_whole_and_a_cut_file_is_told(tmp_path):
     assert path.stat().st_size >= 200e6
     found = read_detections(path)
     assert len(found) == 4000 and all(len(each) == 500 for each in found.values())
+    del found
+    read = "import resource, sys; from uptal.annotations import read_detections; read_detections(sys.argv[1]); "
+    peak = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    said = subprocess.run([sys.executable, "-c", read + peak, path], check=True, capture_output=True, text=True).stdout
+    assert 1024 * int(said) < 2e9, f"{int(said) / 1e6:.2f} GB at the peak"
     with path.open("r+b") as file:
         file.truncate(150_000_000)
     with pytest.raises(AnnotationError, match=r"this is not JSON .*Is the file complete"):
