@@ -226,7 +226,7 @@ def test_the_figure_has_a_line_for_each_method():
     scores = dict.fromkeys(NAMES, 40.0)
     points = {("random", 0): {0: scores}, ("pal", 2000): {0: scores, 1: dict.fromkeys(NAMES, 50.0)}}
     picture = onset_svg(points, "a & b")
-    assert picture.count("stroke-dasharray") == 6 and picture.count("<circle") == 6 and "a &amp; b" in picture
+    assert picture.count("stroke-dasharray") == 7 and picture.count("<circle") == 6 and "a &amp; b" in picture
 
 
 def test_the_command_says_what_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -88,7 +88,8 @@ def _write(info: VideoInfo, path: Path, cfg: TranscodeConfig) -> None:
         "preset": cfg.preset,
         "tune": "fastdecode",
         "threads": "1",
-        "x264-params": f"keyint={cfg.gop}:min-keyint=1:scenecut=0:open-gop=0:bframes=0",
+        # with mbtree, bytes differ from run to run on some processors
+        "x264-params": f"keyint={cfg.gop}:min-keyint=1:scenecut=0:open-gop=0:bframes=0:mbtree=0",
     }
     container_options = {"movflags": "faststart"}
     with av.open(str(path), "w", format="mp4", options=container_options) as file:
