@@ -112,6 +112,7 @@ def test_what_was_trained_only_is_measured_later_with_the_same_numbers(smoke, tm
     assert complete
     assert [point["scores"] for point in later.points] == [point["scores"] for point in at_once.points]
     assert [point["steps"] for point in later.points] == [2, 4]
+    assert not any("trained_on" in point for point in later.points)  # it was here
 
 
 def test_a_kept_encoder_that_does_not_say_what_it_is_is_refused(smoke, tmp_path):

@@ -170,6 +170,11 @@ def _here() -> dict[str, Any]:
     return {key: value for key, value in environment().items() if key != "command"}
 
 
+def _elsewhere(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two environments differ in more than the time."""
+    return {**there, "time": None} != {**here, "time": None}
+
+
 def _keep(path: Path, encoder: nn.Module, moment: _Moment) -> None:
     about = {name: json.dumps(getattr(moment, name)) for name in ("budget", "steps", "seconds", "machine")}
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
@@ -178,6 +183,7 @@ def _keep(path: Path, encoder: nn.Module, moment: _Moment) -> None:
 
 
 def _kept(path: Path, config: PretrainConfig, films: Material) -> tuple[nn.Module, _Moment]:
+    weights = read_tensors(path)
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
     try:
@@ -186,7 +192,7 @@ def _kept(path: Path, config: PretrainConfig, films: Material) -> tuple[nn.Modul
         raise UptalError(f"{path}: does not say of which step it is ({error}). Delete it to train anew.") from error
     device = torch.device("cpu") if config.device == "cpu" else choose_device("auto")
     encoder = _task(config, films, device).encoder()
-    encoder.load_state_dict(read_tensors(path))
+    encoder.load_state_dict(weights)
     return encoder, moment
 
 
@@ -256,5 +262,5 @@ def _measured(study: Study, films: Films, encoder: nn.Module | None, moment: _Mo
         "probe_seconds": round(time.monotonic() - clock, 1),
         "scores": {name: round(value, 3) for name, value in scores.items()},
         **here,
-        **({"trained_on": dict(moment.machine)} if moment.machine and moment.machine != here else {}),
+        **({"trained_on": dict(moment.machine)} if moment.machine and _elsewhere(moment.machine, here) else {}),
     }
