@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="first seed")
     parser.add_argument("--pairs", type=int, default=8000, help="largest number of region pairs")
     parser.add_argument("--at", metavar="PAIRS,...", help="these budgets; without, 2000, 4000, 8000 ... up to --pairs")
-    parser.add_argument("--device", default="cpu", help="where to train; rows of a GPU have files of their own")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="where to train; rows of a GPU have files of their own"
+    )
     parser.add_argument(
         "--train-only", action="store_true", help="measure nothing; the same command without it measures what was kept"
     )
