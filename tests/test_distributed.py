@@ -24,7 +24,10 @@ HEAD = HeadConfig(hidden=16, width=8, ft_width=8, ft_last_relu=False)
 KINDS = {
     "queue": (HEAD, ContrastConfig(queue=10, momentum=0.9)),
     "both": (HEAD, ContrastConfig(queue=10, momentum=0.9, negatives="both")),
-    "hard": (replace(HEAD, boundary=0.5), ContrastConfig(queue=10, momentum=0.9, background=True, own_outside=True)),
+    "hard": (
+        replace(HEAD, boundary=0.5),
+        ContrastConfig(queue=10, momentum=0.9, background=True, own_outside=True, motion=("still", "reversed")),
+    ),
 }
 """What is trained on one process and on two."""
 

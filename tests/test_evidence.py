@@ -196,7 +196,8 @@ def test_committed_results_still_belong_to_todays_settings():
 @pytest.mark.parametrize(
     ("setting", "same", "other"),
     [("data.timeline.regions", 1, 2), ("contrast.positives", "own", None), ("contrast.background", False, None),
-     ("contrast.own_outside", False, True), ("head.boundary", 0.0, 0.5), ("paste.ramp", 0.0, 2.0)],
+     ("contrast.own_outside", False, True), ("contrast.motion", [], ["still"]), ("head.boundary", 0.0, 0.5),
+     ("paste.ramp", 0.0, 2.0)],
 )  # fmt: skip
 def test_settings_that_came_later_belong_to_a_run_only_where_they_change_it(smoke, setting, same, other):
     where, _ = smoke

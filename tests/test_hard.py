@@ -1,4 +1,4 @@
-"""Negatives that are meant for one query alone: its background's key, and the clips around its region."""
+"""Negatives that are meant for one query alone: its background's key, the clips around its region, spoilt motion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uptal.clips import RegionConfig, TimelineConfig
 from uptal.errors import ConfigError
 from uptal.pretext.batch import synthesise
 from uptal.pretext.contrast import ContrastConfig, Hard, Queue, info_nce
-from uptal.pretext.pal import PAL, HeadConfig
+from uptal.pretext.pal import PAL, HeadConfig, frame_order
 from uptal.pretext.synthesis import PasteConfig, Placement
 from uptal.recipes.pretrain import moco, paper, with_region
 
@@ -128,6 +128,27 @@ def test_the_gradient_reaches_the_clips_around():
         assert bool(features.grad[outside].any()) == wanted
 
 
+def test_the_key_region_with_its_motion_spoilt_is_a_negative_by_hand():
+    batch = make_batch(0)
+    task = pal(motion=("still", "reversed")).eval()
+    (clips, place), (other, other_place) = synthesise(batch)
+    query, key = task.online(clips, place), task.momentum(other, other_place)
+    still = other[:, :, :, other.shape[3] // 2, None].expand_as(other).contiguous()
+    spoilt = [task.momentum(still, other_place), task.momentum(other.flip(3), other_place)]
+    scores = torch.stack([(query * one).sum(1) for one in (key, *spoilt)], 1) / 0.07
+    values = task.loss(batch)
+    torch.testing.assert_close(values["loss"], F.cross_entropy(scores, torch.zeros(5, dtype=torch.int64)))
+    assert float(values["negatives"]) == 2
+
+
+def test_shuffled_frames_are_all_there_in_neither_direction():
+    for _ in range(50):
+        for frames in (3, 8):
+            order = frame_order("shuffled", frames)
+            assert sorted(order) == list(range(frames))
+            assert order not in (sorted(order), sorted(order)[::-1])
+
+
 def test_without_them_nothing_is_different():
     batch = make_batch(0)
     plain, hard = pal(), pal(own_outside=True, background=True)
@@ -144,6 +165,9 @@ def test_what_makes_no_sense_is_refused():
         replace(moco(), contrast=outside)
     with pytest.raises(ConfigError, match=r"contrast\.own_outside"):
         with_region(replace(paper(), contrast=outside), min_clips=8, max_clips=8)
+    with pytest.raises(ConfigError, match=r"contrast\.motion"):
+        replace(paper(), contrast=ContrastConfig(motion=("still",)),
+                data=replace(paper().data, timeline=TimelineConfig(frames=2)))  # fmt: skip
     alone = replace(paper().data, timeline=TimelineConfig(context="none"))
     with pytest.raises(ConfigError, match=r"contrast\.own_outside"):
         replace(paper(), data=alone, contrast=outside, paste=PasteConfig(source="none"))

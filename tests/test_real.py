@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from uptal.cli import main
+from uptal.commands.reproduce.real import ROWS, _row, _steps
 from uptal.errors import ConfigError
 from uptal.evidence.real import LENGTH, SEQUENCES, read_set, sequences
 from uptal.synthetic import CorpusConfig, synthesize
@@ -85,13 +87,26 @@ def test_the_command_scores_every_row_on_every_set(folders, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--rows", "swim"], r"--rows knows random, .*found \['swim'\]"),
+        (["--rows", "swim"], r"no row 'swim'\. Rows: random, "),
+        (["--variant", "pal paste.source"], r"--variant expects NAME=VALUE"),
+        (["--variant", "pal paste.sauce=own"], r"pal has no setting 'paste\.sauce'"),
         (["--weights", "path"], "--weights expects NAME=PATH"),
     ],
 )
 def test_what_cannot_be_meant_is_named(folders, tmp_path, words, said, capsys):
     assert main(["reproduce", "real", str(folders / "classes"), "--work", str(tmp_path), *words]) == 1
     assert re.search(said, capsys.readouterr().err)
+
+
+def test_variants_are_rows_with_other_settings_and_as_many_clips():
+    name, cfg = _row("pal contrast.motion=[still,reversed] data.timeline.regions=2")
+    assert name == "pal contrast.motion=[still,reversed] data.timeline.regions=2"
+    assert cfg == replace(
+        ROWS["pal"](), contrast=replace(ROWS["pal"]().contrast, motion=("still", "reversed")),
+        data=replace(ROWS["pal"]().data, timeline=replace(ROWS["pal"]().data.timeline, regions=2)),
+    )  # fmt: skip
+    assert _steps(cfg, 4800) == 150
+    assert [_steps(ROWS[row](), 4800) for row in ("pal", "pal_no_paste", "moco")] == [300, 300, 300]
 
 
 def test_folders_without_classes_leave_nothing_to_score(folders, tmp_path, capsys):

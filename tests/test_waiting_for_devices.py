@@ -81,6 +81,7 @@ STEPS = {
     "dense": small(contrast={"dense": 0.5}),
     "background": small(contrast={"background": True}),
     "own_outside": small(contrast={"own_outside": True}),
+    "motion": small(contrast={"motion": ("still", "reversed", "shuffled")}),
     "both_ways": small(contrast={"symmetric": True, "negatives": "both"}),
     "all_regions": small(timeline={"regions": 2}, contrast={"positives": "all"}),
     "split_bn": small(contrast={"split_bn": 2}),

@@ -55,6 +55,21 @@ def new_parser(prog: str, description: str) -> Parser:
     return Parser(prog=f"uptal {prog}", description=description)
 
 
+def read_changes(words: Sequence[str], option: str) -> dict[str, Any]:
+    """`a.b=1` as names and values, values as in YAML.
+
+    Raises:
+        ConfigError: A word without `=`; `option` is what the user wrote it after.
+    """
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{option} expects NAME=VALUE, such as contrast.tau=0.1, found {word!r}.")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
 def add_settings(parser: Parser, defaults: Any) -> None:
     """Adds an option for every field of a configuration, with `--config FILE` and `--print_config`."""
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with settings; later options win")

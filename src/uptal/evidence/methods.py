@@ -7,6 +7,7 @@ equally many batches, not keys, since what makes keys useless is their age.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -115,20 +116,33 @@ def method(name: str, known: dict[str, Method], changes: dict[str, Any]) -> Meth
         raise ConfigError(f"{name} is not a network and has no settings to change ({', '.join(changes)}).")
     said = ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
     return replace(
-        row, name=f"{name}+{said}".replace(" ", ""), title=f"{row.title}, {said}", config=_with(row, changes)
+        row,
+        name=f"{name}+{said}".replace(" ", ""),
+        title=f"{row.title}, {said}",
+        config=with_settings(row.config, changes, name),
     )
 
 
-def _with(row: Method, changes: dict[str, Any]) -> PretrainConfig:
-    tree = plain(row.config)
+def with_settings(cfg: PretrainConfig, changes: Mapping[str, Any], name: str) -> PretrainConfig:
+    """A recipe with other settings, by dotted names.
+
+    Args:
+        cfg: The recipe.
+        changes: Values by name, such as `{"contrast.tau": 0.1}`.
+        name: What the recipe is called in an error.
+
+    Raises:
+        ConfigError: There is no such setting, or it cannot have that value.
+    """
+    tree = plain(cfg)
     for key, value in changes.items():
         *path, last = key.split(".")
         inner = tree
         for part in path:
             inner = inner.get(part) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last not in inner:
-            near = ", ".join(name for name in flatten(tree) if name.endswith(last))
-            raise ConfigError(f"{row.name} has no setting {key!r}." + (f" Did you mean {near}?" if near else ""))
+            near = ", ".join(known for known in flatten(tree) if known.endswith(last))
+            raise ConfigError(f"{name} has no setting {key!r}." + (f" Did you mean {near}?" if near else ""))
         inner[last] = value
     return from_plain(PretrainConfig, tree)
 

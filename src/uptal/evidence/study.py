@@ -46,7 +46,14 @@ FIRST = 2_000
 
 _LATER = {
     "aug": {"resize": "exact"},
-    "contrast": {"dense": 0.0, "key_batch": None, "background": False, "own_outside": False, "positives": "own"},
+    "contrast": {
+        "dense": 0.0,
+        "key_batch": None,
+        "background": False,
+        "own_outside": False,
+        "motion": [],
+        "positives": "own",
+    },
     "data.timeline": {"regions": 1},
     "head": {"boundary": 0.0},
     "paste": {"ramp": 0.0},

@@ -58,6 +58,10 @@ class ContrastConfig:
     own_outside: bool = False
     """Also tell the query from the clips around it: those of its own synthetic video outside the region, pooled as the
     region is. Where there are none, nothing is added. Not in the paper."""
+    motion: tuple[Literal["still", "reversed", "shuffled"], ...] = ()
+    """Also tell the query from its own key region with the motion spoilt: every clip one frame held still, its frames
+    backwards, or in a random order; each of them is one more negative, of the momentum encoder. Scene and performer
+    are then the same in the key and in these negatives, and only what moves is left to tell. Not in the paper."""
     positives: Literal["own", "all"] = "own"
     """With several regions a video (`data.timeline.regions`): a query is to find the key of its own region, or those of
     the other regions of its video as well (the mean of as many losses)."""

@@ -208,6 +208,10 @@ class PAL(nn.Module):
             hard.append(background_key(batch, key, view))
         if self.contrast.own_outside:
             hard.append(self.online.outside(features, place))
+        for how in self.contrast.motion:
+            frames = key_clips.unbind(3)
+            spoilt = torch.stack([frames[at] for at in frame_order(how, len(frames))], 3)
+            hard.append(Hard(self.key(spoilt, key_place), torch.ones_like(batch.looped)))
         videos = len(batch.names)
         others = range(videos, len(key), videos) if self.contrast.positives == "all" else ()
         further = [key.roll(-shift, 0) for shift in others]
@@ -258,6 +262,22 @@ class PAL(nn.Module):
     def encoder(self) -> nn.Module:
         """F^b, the part that is kept."""
         return (self.online if self.head.transfer == "query" else self.momentum).backbone
+
+
+def frame_order(how: Literal["still", "reversed", "shuffled"], frames: int) -> list[int]:
+    """Which frame of a clip stands where, for one kind of spoilt motion; none of them moves as the clip itself does.
+
+    >>> frame_order("still", 4), frame_order("reversed", 4)
+    ([2, 2, 2, 2], [3, 2, 1, 0])
+    """
+    if how == "still":
+        return [frames // 2] * frames
+    order = list(range(frames))
+    if how == "reversed":
+        return order[::-1]
+    while order == list(range(frames)) or order == list(range(frames))[::-1]:
+        order = torch.randperm(frames).tolist()
+    return order
 
 
 def background_key(batch: Batch, key: Float[Tensor, "B D"], view: int) -> Hard:

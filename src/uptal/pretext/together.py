@@ -27,6 +27,11 @@ def check_together(timeline: TimelineConfig, paste: PasteConfig, head: HeadConfi
             "contrast.positives all is about several regions of a video, and data.timeline.regions is 1. Set "
             "data.timeline.regions 2 or more, or leave it out."
         )
+    if contrast.motion and timeline.frames < 3:
+        raise ConfigError(
+            f"contrast.motion puts the frames of a clip in another order, and data.timeline.frames is "
+            f"{timeline.frames}. Use clips of 3 frames or more, or leave it out."
+        )
     nothing_around = timeline.context == "none" or timeline.region.min_clips == timeline.clips
     for name, wanted in (("contrast.own_outside", contrast.own_outside), ("head.boundary", head.boundary)):
         if wanted and nothing_around:

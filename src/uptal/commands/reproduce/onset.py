@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
-from uptal.commands.options import new_parser
+from uptal.commands.options import new_parser, read_changes
 from uptal.errors import ConfigError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
@@ -60,7 +58,7 @@ def main(arguments: list[str]) -> None:
     where = corpus(parsed.corpus)
     known = methods(where.config.shape[0], where.batch, where.lr)
     names = list(known) if parsed.method == "all" else parsed.method.split(",")
-    rows = [_on(parsed.device, method(name, known, _changes(parsed.set))) for name in names]
+    rows = [_on(parsed.device, method(name, known, read_changes(parsed.set, "--set"))) for name in names]
     wanted = _budgets(parsed.at) if parsed.at else budgets(parsed.pairs)
     for row in rows if not parsed.only_print else ():
         allow(row, where)
@@ -103,14 +101,3 @@ def _on(device: str, row: Method) -> Method:
     if row.kind != "trained" or row.config is None:
         return row
     return replace(row, config=replace(row.config, device=device))
-
-
-def _changes(words: list[str]) -> dict[str, Any]:
-    """`a.b=1` as names and values."""
-    found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"--set expects NAME=VALUE, such as contrast.tau=0.1, found {word!r}.")
-        found[name] = yaml.safe_load(value)
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from uptal.commands.options import new_parser
+from uptal.commands.options import new_parser, read_changes
 from uptal.encoders import load_encoder
 from uptal.errors import ConfigError
+from uptal.evidence.methods import with_settings
 from uptal.evidence.real import RealSet, Score, read_set, score_set
 from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
@@ -39,6 +41,13 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("folders", nargs="+", help="folders of clips; lists or subfolders say which class is what")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; several with commas")
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="ROW NAME=VALUE …",
+        help="one more row, with other settings, such as 'pal paste.source=own'; may be repeated",
+    )
     parser.add_argument("--weights", nargs="*", default=[], help="other encoders, as NAME=PATH; they are not trained")
     parser.add_argument("--pairs", type=int, default=4800, help="region pairs that PAL sees; others as many clips")
     parser.add_argument("--seeds", type=int, default=1, help="this many seeds, from 0 on")
@@ -48,22 +57,20 @@ def main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     sets = [read_set(Path(folder)) for folder in parsed.folders]
     others = dict(_named(text) for text in parsed.weights)
-    names = [name for name in parsed.rows.split(",") if name]
-    unknown = [name for name in names if name not in ROWS]
-    if unknown or parsed.seeds < 1 or parsed.pairs < 1:
-        raise ConfigError(f"--rows knows {', '.join(ROWS)}, found {unknown}; --seeds and --pairs are at least 1.")
+    rows = dict(_row(text) for text in (*filter(None, parsed.rows.split(",")), *parsed.variant))
+    if parsed.seeds < 1 or parsed.pairs < 1:
+        raise ConfigError("--seeds and --pairs are at least 1.")
     if not any(one.videos for one in sets):
         raise ConfigError("None of the folders has classes, in lists or subfolders, so there is nothing to score.")
     work = Path(parsed.work)
     gathered = _gather(sets, work / "videos")
-    runs = [(name, seed) for name in names for seed in range(parsed.seeds)]
+    runs = [(name, seed) for name in rows for seed in range(parsed.seeds)]
     found: list[dict[str, Any]] = []
     for name, seed in runs:
-        cfg = replace(ROWS[name](), seed=seed, device=parsed.device)
+        cfg = replace(rows[name], seed=seed, device=parsed.device)
         if cfg.optim.max_steps != 0:
-            batch = recipes.demo().optim.batch
-            cfg = recipes.with_optim(cfg, max_steps=max(1, round(parsed.pairs / batch)))
-        run = work / f"{name}-s{seed}"
+            cfg = recipes.with_optim(cfg, max_steps=_steps(cfg, parsed.pairs))
+        run = work / f"{re.sub('[^a-zA-Z0-9_.]+', '-', name).strip('-')}-s{seed}"
         outcome = pretrain(cfg, gathered, run)
         if not outcome.finished:
             raise KeyboardInterrupt
@@ -121,6 +128,21 @@ def _gather(sets: list[RealSet], folder: Path) -> Path:
         if not (folder / name).exists():
             (folder / name).symlink_to(path.resolve())
     return folder
+
+
+def _row(text: str) -> tuple[str, PretrainConfig]:
+    """`pal`, or `pal paste.source=own`, as a name and a recipe."""
+    name, *words = text.split()
+    if name not in ROWS:
+        raise ConfigError(f"There is no row {name!r}. Rows: {', '.join(ROWS)}.")
+    return " ".join([name, *words]), with_settings(ROWS[name](), read_changes(words, "--variant"), name)
+
+
+def _steps(cfg: PretrainConfig, pairs: int) -> int:
+    """Steps in which a recipe encodes as many clips as the demo's PAL in so many region pairs."""
+    usual, timeline = recipes.demo(), cfg.data.timeline
+    a_pair = usual.data.timeline.clips
+    return max(1, round(pairs * a_pair / (cfg.optim.batch * timeline.clips * timeline.regions)))
 
 
 def _named(text: str) -> tuple[str, str]:
