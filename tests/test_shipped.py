@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,22 @@ def test_calibration_gives_the_statistics_of_clean_clips(corpus, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(ConfigError, match="None of the 1 videos"):
         calibrate(encoder, [tmp_path / "broken.mp4"], cfg.clip)
+
+
+def test_calibrate_writes_an_encoder_with_the_statistics_of_other_videos(corpus, tmp_path, capsys):
+    videos, out = corpus / "trimmed", tmp_path / "own"
+    assert main(["weights", "calibrate", DEFAULT, str(out), "--videos", str(videos), "--limit", "3"]) == 0
+    before, after = load_encoder(DEFAULT), load_encoder(out)
+    assert after.source is not None and after.source["calibrated from"] == before.digest
+    assert after.source["statistics"] == "of 3 videos" and after.clip == before.clip
+    changed = {name for name, value in after.encoder.state_dict().items()
+               if not torch.equal(value, before.encoder.state_dict()[name])}  # fmt: skip
+    assert changed and all("running_" in name for name in changed if "num_batches" not in name)
+    want = build("slim", **asdict(before.encoder.config))
+    want.load_state_dict(before.encoder.state_dict())
+    paths = sorted(videos.glob("*.mp4"))
+    calibrate(want, [paths[at] for at in (0, (len(paths) - 1) // 2, len(paths) - 1)], before.clip)
+    assert all(torch.equal(value, want.state_dict()[name]) for name, value in after.encoder.state_dict().items())
+    capsys.readouterr()
+    assert main(["weights", "calibrate", DEFAULT, str(out)]) == 1 and "--videos DIR" in capsys.readouterr().err
+    assert main(["weights", "calibrate", DEFAULT]) == 1 and "weights calibrate SRC OUT" in capsys.readouterr().err

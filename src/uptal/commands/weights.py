@@ -1,4 +1,4 @@
-"""`uptal weights convert SRC OUT` and `uptal weights show FILE`: checkpoints of others, and what a file is."""
+"""`uptal weights`: checkpoints of others as encoders, what a file is, and batch norm's statistics estimated anew."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from uptal.commands.options import Parser, new_parser
 from uptal.encoders.converting import Conversion, convert
 from uptal.encoders.showing import describe
 from uptal.errors import ConfigError
+from uptal.recipes.calibrating import calibrated
+from uptal.video import find_videos
 
 _CLIP = ("frames", "stride", "size", "resize")
 
@@ -17,15 +19,24 @@ def main(arguments: list[str]) -> None:
     """Converts or shows."""
     parser = new_parser(
         "weights",
-        "Makes encoders of checkpoints of other projects, or says what a file is; runs nothing that is in it.",
-    )
-    parser.add_argument("action", choices=["convert", "show"], help="write an encoder, or print what a file is")
-    parser.add_argument(
-        "source", help="weight file (.pt .pth .pth.tar .safetensors .npz), or a folder with one; show: also an encoder"
+        "Makes encoders of checkpoints of other projects, or says what a file is; runs nothing that is in it. Also "
+        "estimates the statistics of an encoder's batch norms anew, on one's own videos and without labels.",
     )
     parser.add_argument(
-        "out", nargs="?", help="convert: folder for encoder.safetensors and encoder.json, or a .safetensors file"
+        "action",
+        choices=["convert", "show", "calibrate"],
+        help="write an encoder, print what a file is, or write an encoder with statistics of --videos",
     )
+    parser.add_argument(
+        "source",
+        help="weight file (.pt .pth .pth.tar .safetensors .npz), or a folder with one; show: also an encoder; "
+        "calibrate: a run folder, an encoder or the name of a shipped one",
+    )
+    parser.add_argument(
+        "out", nargs="?", help="folder for encoder.safetensors and encoder.json, or a .safetensors file (not for show)"
+    )
+    parser.add_argument("--videos", help="calibrate: folder of videos to see")
+    parser.add_argument("--limit", type=int, help="calibrate: so many of them, evenly spread (default: all)")
     parser.add_argument(
         "--labels", help="names of the classifier's classes, one a line (default: the *label*.txt beside the source)"
     )
@@ -39,7 +50,12 @@ def main(arguments: list[str]) -> None:
         print("\n".join(describe(Path(parsed.source))))
         return
     if parsed.out is None:
-        raise ConfigError("`weights convert` needs a place for the encoder: uptal weights convert SRC OUT.")
+        raise ConfigError(
+            f"`weights {parsed.action}` needs a place for the encoder: uptal weights {parsed.action} SRC OUT."
+        )
+    if parsed.action == "calibrate":
+        _calibrate(parsed.source, parsed.out, parsed.videos, parsed.limit)
+        return
     _convert(parsed.source, parsed.out, parsed)
 
 
@@ -48,6 +64,15 @@ def _convert(source: str, out: str, parsed: Any) -> None:
     done = convert(source, out, labels=parsed.labels, vocabulary=parsed.vocabulary, prefix=parsed.prefix, clip=clip)
     print("\n".join(_report(done)))
     print(f"wrote {out}; use it with `uptal extract --weights {out} --videos DIR --out STORE`")
+
+
+def _calibrate(source: str, out: str, videos: str | None, limit: int | None) -> None:
+    if videos is None or (limit is not None and limit < 1):
+        raise ConfigError("`weights calibrate` needs --videos DIR, and --limit is 1 or more.")
+    seen = calibrated(source, out, find_videos(videos), limit)
+    print(
+        f"wrote {out}, with the statistics of {seen} videos of {videos}; use it with `uptal extract --weights {out} …`"
+    )
 
 
 def _add_clip(parser: Parser) -> None:

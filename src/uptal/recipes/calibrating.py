@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from uptal.clipspec import ClipSpec
+from uptal.encoders import load_encoder, save_encoder
+from uptal.encoders.contract import name_of
 from uptal.errors import ConfigError, VideoError
 from uptal.features import encode
 from uptal.recipes.spread_clips import decoded
@@ -64,4 +67,29 @@ def calibrate(encoder: nn.Module, videos: Sequence[Path], clip: ClipSpec, batch:
             encode(encoder, torch.cat(waiting), clip, device, precision="fp32")
     if not seen:
         raise ConfigError(f"None of the {len(videos)} videos can be read, so no statistics can be estimated from them.")
+    return seen
+
+
+def calibrated(source: str | Path, out: str | Path, videos: Sequence[Path], limit: int | None = None) -> int:
+    """Writes an encoder with the statistics of `videos` in the place of its own.
+
+    Args:
+        source: Anything that `load_encoder` reads.
+        out: Folder, or name of a `.safetensors` file.
+        videos: Files of the kind that features will be made of.
+        limit: So many of them at most, evenly spread.
+
+    Returns:
+        How many videos were read.
+
+    Raises:
+        ConfigError: The encoder has no batch norm, or no video can be read.
+    """
+    saved = load_encoder(source)
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in saved.encoder.modules()):
+        raise ConfigError(f"{source}: {name_of(saved.encoder)} has no batch norm, so there is nothing to estimate.")
+    chosen = [videos[at] for at in np.linspace(0, len(videos) - 1, min(len(videos), limit or len(videos)), dtype=int)]
+    seen = calibrate(saved.encoder, chosen, saved.clip)
+    about = {**(saved.source or {}), "statistics": f"of {seen} videos", "calibrated from": saved.digest}
+    save_encoder(out, saved.encoder, saved.clip, classes=saved.classes, source=about)
     return seen
