@@ -19,11 +19,12 @@ from uptal.errors import ConfigError, UptalError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import Films, InMemory, draw_films
+from uptal.evidence.measures import by_heads
 from uptal.evidence.methods import CLIPS, method, methods
 from uptal.evidence.results import open_run, read_runs
-from uptal.evidence.scores import NAMES
+from uptal.evidence.scores import HEADS, NAMES
 from uptal.evidence.study import Study, budgets, run_study
-from uptal.evidence.summary import collect, compared, mean_sd
+from uptal.evidence.summary import collect, compared, mean_sd, print_summary
 from uptal.synthetic import render_video
 from uptal.synthetic.frozen import CORPORA, DIGESTS
 
@@ -98,7 +99,7 @@ def test_what_was_measured_is_not_run_again(smoke, tmp_path):
     first, _ = run_study(study, films, [16], tmp_path, tmp_path / "w")
     again, complete = run_study(study, films, [16], tmp_path, tmp_path / "w")
     assert complete and again.points == first.points
-    assert set(first.points[0]["scores"]) == set(NAMES)
+    assert set(first.points[0]["scores"]) == set(NAMES) - set(HEADS)
 
 
 def test_what_was_trained_only_is_measured_later_with_the_same_numbers(smoke, tmp_path):
@@ -113,6 +114,23 @@ def test_what_was_trained_only_is_measured_later_with_the_same_numbers(smoke, tm
     assert [point["scores"] for point in later.points] == [point["scores"] for point in at_once.points]
     assert [point["steps"] for point in later.points] == [2, 4]
     assert not any("trained_on" in point for point in later.points)  # it was here
+
+
+def test_localizers_can_be_asked_for_later_and_are_in_the_table_and_the_figure(smoke, tmp_path, capsys):
+    where, films = smoke
+    study = Study(where, rows(where)["pal"], 0)
+    first, _ = run_study(study, films, [16, 32], tmp_path, tmp_path / "w")
+    after, complete = run_study(study, films, [16], tmp_path, tmp_path / "w", until=0.0, heads=by_heads)
+    assert complete and [point["budget"] for point in after.points] == [16, 32]
+    scores = after.points[0]["scores"]
+    assert all(0 <= scores[name] <= 100 for name in HEADS) and scores["bmn_auc"] > 0
+    assert {name: scores[name] for name in NAMES if name not in HEADS} == first.points[0]["scores"]
+    assert after.points[1] == first.points[1]
+    print_summary(tmp_path, where)
+    said = capsys.readouterr().out
+    assert f"{scores['bmn_auc']:.1f}" in said and "–" in said
+    drawn = onset_svg(collect(read_runs(tmp_path), where), "smoke")
+    assert NAMES["gtad_map"] in drawn and drawn.count('<g transform="translate(') == 8
 
 
 def test_a_kept_encoder_that_does_not_say_what_it_is_is_refused(smoke, tmp_path):
@@ -228,7 +246,7 @@ def test_the_figure_has_a_line_for_each_method():
     scores = dict.fromkeys(NAMES, 40.0)
     points = {("random", 0): {0: scores}, ("pal", 2000): {0: scores, 1: dict.fromkeys(NAMES, 50.0)}}
     picture = onset_svg(points, "a & b")
-    assert picture.count("stroke-dasharray") == 7 and picture.count("<circle") == 6 and "a &amp; b" in picture
+    assert picture.count("stroke-dasharray") == 9 and picture.count("<circle") == 8 and "a &amp; b" in picture
 
 
 def test_the_command_says_what_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

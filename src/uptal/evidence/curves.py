@@ -11,8 +11,8 @@ from html import escape
 
 import numpy as np
 
-from uptal.evidence.scores import NAMES
-from uptal.evidence.summary import Points
+from uptal.evidence.scores import HEADS, NAMES
+from uptal.evidence.summary import Points, measured
 from uptal.report.curves import ticks
 
 COLOURS = (
@@ -25,7 +25,8 @@ LEGEND = 2
 """Columns of the legend; names of changed settings are long."""
 APART = 24
 """Least distance of two numbers on the axis of budgets."""
-SHOWN = ("knn", "linear", "action_linear", "action", "start", "auc20")
+SHOWN = ("knn", "linear", "action_linear", "action", "start", "auc20", *HEADS)
+"""Panels, as far as there are numbers for them."""
 
 
 def onset_svg(points: Points, title: str) -> str:
@@ -34,14 +35,15 @@ def onset_svg(points: Points, title: str) -> str:
     budgets = sorted({budget for _, budget in points if budget})
     low, high = (math.log2(budgets[0]), math.log2(budgets[-1])) if budgets else (0.0, 1.0)
     span = (low, max(high, low + 1))
-    rows = math.ceil(len(SHOWN) / COLUMNS)
+    shown = [name for name in SHOWN if name in measured(points)]
+    rows = math.ceil(len(shown) / COLUMNS)
     width, height = COLUMNS * WIDTH, rows * HEIGHT + 24 + 18 * math.ceil(len(names) / LEGEND)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="11" role="img" aria-label="{escape(title)}"><rect width="{width}" height="{height}" fill="#fff"/>'
         f'<text x="8" y="16" font-size="13">{escape(title)}</text>'
     ]
-    for number, measure in enumerate(SHOWN):
+    for number, measure in enumerate(shown):
         x, y = number % COLUMNS * WIDTH, 20 + number // COLUMNS * HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{_panel(points, names, measure, budgets, span)}</g>')
     for number, name in enumerate(names):
@@ -57,6 +59,7 @@ def onset_svg(points: Points, title: str) -> str:
 def _panel(
     points: Points, names: Sequence[str], measure: str, budgets: Sequence[int], span: tuple[float, float]
 ) -> str:
+    points = {key: some for key, seeds in points.items() if (some := {s: v for s, v in seeds.items() if measure in v})}
     values = [scores[measure] for seeds in points.values() for scores in seeds.values()]
     levels = ticks(min(values), max(values) + 1e-6, 5)
     low, high = levels[0], levels[-1]
@@ -82,6 +85,8 @@ def _panel(
     for number, name in enumerate(names):
         colour = COLOURS[number % len(COLOURS)]
         mine = {budget: _mean_sd(seeds, measure) for (who, budget), seeds in sorted(points.items()) if who == name}
+        if not mine:
+            continue
         if set(mine) == {0}:
             y = place(2 ** span[0], mine[0][0])[1]
             parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{colour}" stroke-dasharray="5 3"/>')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from uptal.annotations import read_queries, write_annotations
 from uptal.clipspec import ClipSpec
 from uptal.errors import ConfigError
-from uptal.evidence.films import Material
+from uptal.evidence.films import Films, Material
 from uptal.evidence.methods import EXTRACTION_STRIDE, tiny
-from uptal.evidence.profiles import Profile, grounder, localizer
+from uptal.evidence.profiles import PROFILES, Profile, grounder, localizer
 from uptal.evidence.scores import INTERVAL, encode_videos, recalibrated, told
+from uptal.evidence.scores import Features as ClipFeatures
 from uptal.evidence.study import Trainer
 from uptal.features import Features, FeatureStore
 from uptal.metrics import detection_map, proposal_recall
@@ -36,6 +38,9 @@ from uptal.recipes.predicting import predict, read_all
 from uptal.recipes.pretrain import PretrainConfig, tac, with_optim, with_region
 from uptal.run import RunFolder, plain
 from uptal.types import Timebase, Video
+
+STRICT = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+LOOSE = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +116,16 @@ def proposals(subject: Subject) -> dict[str, float]:
     return {f"AR_{n}": 100 * found["AR"][str(n)] for n in (1, 10, 100)} | {"AUC": 100 * found["AUC"]}
 
 
+def by_heads(features: ClipFeatures, films: Films, spec: ClipSpec, seed: int) -> dict[str, float]:
+    """The numbers of `HEADS`: BMN and G-TAD as in the `cpu` profile of the tables, trained on a corpus' features."""
+    with tempfile.TemporaryDirectory(prefix="uptal-heads-") as folder:
+        subject = Subject(
+            films=films, trimmed=list(features.trimmed), untrimmed=list(features.untrimmed), encoder=None,
+            training=None, spec=spec, size=PROFILES["cpu"], seed=seed, folder=Path(folder),
+        )  # fmt: skip
+        return {"bmn_auc": proposals(subject)["AUC"], "gtad_map": detection(subject, "gtad", STRICT)["mAP"]}
+
+
 def grounding(subject: Subject) -> dict[str, float]:
     """Recall of LGI's intervals for sentences about videos that it has not seen, in percent."""
     store, folder = store_of(subject), subject.folder
@@ -175,9 +190,6 @@ class _Chances(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.task.classifier(self.task.backbone(x)).softmax(1)
 
-
-STRICT = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-LOOSE = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 MEASURES = {
     measure.name: measure

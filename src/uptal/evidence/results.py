@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ class RunFile:
     config: dict[str, Any]
     points: tuple[dict[str, Any], ...]
 
-    def has(self, budget: int) -> bool:
-        """Whether a budget has been measured."""
-        return any(point["budget"] == budget for point in self.points)
+    def has(self, budget: int, wanted: Sequence[str] = ()) -> bool:
+        """Whether a budget has been measured, and the scores `wanted` are among its own."""
+        return any(point["budget"] == budget and set(wanted) <= set(point["scores"]) for point in self.points)
 
     def with_point(self, point: Mapping[str, Any]) -> RunFile:
-        """The file with one more line, written as a whole, so that a kill leaves no half of a line."""
-        points = (*self.points, dict(point))
+        """The file with one more line, or another one for its budget; written as a whole, so that a kill leaves no
+        half of a line."""
+        others = [one for one in self.points if one["budget"] != point["budget"]]
+        points = tuple(sorted((*others, dict(point)), key=lambda one: one["budget"]))
         with atomic_write(self.path) as out:
             out.writelines(json.dumps(line) + "\n" for line in ({"config": self.config}, *points))
         return RunFile(self.path, self.config, points)

@@ -37,8 +37,11 @@ NAMES = {
     "start": "start (AP, %)",
     "end": "end (AP, %)",
     "auc20": "AUC over 1 to 20 proposals (%)",
+    "bmn_auc": "BMN, AUC (%)",
+    "gtad_map": "G-TAD, average mAP (%)",
 }
-"""What is measured."""
+"""What is measured; the last two, by trained localizers, only where asked for (`HEADS`)."""
+HEADS = ("bmn_auc", "gtad_map")
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def _fields(pictures: Float[np.ndarray, "F H W"], spec: ClipSpec) -> Float[np.nd
 
 
 def score(features: Features, films: Films, spec: ClipSpec, seeds: Sequence[int] = SEEDS) -> dict[str, float]:
-    """Every number of `NAMES`, in percent."""
+    """Every number of `NAMES` but those of `HEADS`, in percent."""
     return _classes(features.trimmed, films) | _times(features.untrimmed, films, spec, seeds)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from uptal.clipspec import ClipSpec
 from uptal.distributed import world
 from uptal.encoders.weights import read_tensors
 from uptal.errors import UptalError
@@ -26,7 +27,7 @@ from uptal.evidence.corpora import Place
 from uptal.evidence.films import Films, InMemory, Material
 from uptal.evidence.methods import Method
 from uptal.evidence.results import RunFile, digest, open_run
-from uptal.evidence.scores import INTERVAL, SEEDS, encoded, frame_difference, score
+from uptal.evidence.scores import HEADS, INTERVAL, SEEDS, Features, encoded, frame_difference, score
 from uptal.files import atomic_write
 from uptal.pretext.ahead import Ahead
 from uptal.pretext.loader import Loader
@@ -37,6 +38,8 @@ from uptal.recipes.running import new_task
 from uptal.run import RunFolder, environment, plain
 from uptal.train import choose_device, fit
 
+Heads = Callable[[Features, Films, ClipSpec, int], dict[str, float]]
+"""Numbers of `HEADS` from features, with a seed."""
 FORMAT = 1
 """Raised whenever equal settings would give other numbers than before, rounding of float32 sums aside."""
 PIECE = {"cpu": 50, "cuda": 400}
@@ -119,6 +122,7 @@ def run_study(
     work: Path,
     until: float | None = None,
     measure: bool = True,
+    heads: Heads | None = None,
 ) -> tuple[RunFile, bool]:
     """Trains and measures at every budget that has not been measured yet.
 
@@ -130,22 +134,23 @@ def run_study(
         work: Folder of checkpoints, and of the encoder as it was at each budget.
         until: Time (`time.monotonic`) at which to stop; None for no limit.
         measure: False to train only; the encoders are kept, and measured by whoever asks for them later.
+        heads: Trains localizers and gives the numbers of `HEADS`; None to do without.
 
     Returns:
         The results so far, and whether that is all that was wanted.
     """
     config, settings = study.config, study.settings()
-    file = open_run(out, settings)
+    file, asked = open_run(out, settings), HEADS if heads else ()
     if study.row.kind != "trained":
-        if measure and not file.has(0):
-            file = file.with_point(_measured(study, films, None, _Moment(0, 0, 0.0, {})))
+        if measure and not file.has(0, asked):
+            file = file.with_point(_measured(study, films, None, _Moment(0, 0, 0.0, {}), heads))
         return file, True
     assert config is not None
     folder = RunFolder(work / f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(settings)}")
     trainer: Trainer | None = None
     with folder.locked():
         for budget in wanted:
-            if file.has(budget) or (study.row.most is not None and budget > study.row.most):
+            if file.has(budget, asked) or (study.row.most is not None and budget > study.row.most):
                 continue
             steps, kept = study.row.steps_for(budget), folder.path / "encoders" / f"{budget}.safetensors"
             if not kept.exists():
@@ -158,7 +163,7 @@ def run_study(
                 _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
             if measure:
                 encoder, moment = _kept(kept, config, films)
-                file = file.with_point(_measured(study, films, encoder, moment))
+                file = file.with_point(_measured(study, films, encoder, moment, heads))
     return file, True
 
 
@@ -245,17 +250,20 @@ class Trainer:
         return True
 
 
-def _measured(study: Study, films: Films, encoder: nn.Module | None, moment: _Moment) -> dict[str, Any]:
+def _measured(
+    study: Study, films: Films, encoder: nn.Module | None, moment: _Moment, heads: Heads | None
+) -> dict[str, Any]:
     """A line of the results."""
     clock = time.monotonic()
     config = study.config
     if study.row.kind == "frame_difference":
         spec = PretrainConfig().clip
-        scores = score(frame_difference(films, spec), films, spec)
+        features = frame_difference(films, spec)
     else:
         assert config is not None
-        encoder = encoder or _task(config, films, torch.device("cpu")).encoder()
-        scores = score(encoded(encoder, films, config.clip), films, config.clip)
+        encoder, spec = encoder or _task(config, films, torch.device("cpu")).encoder(), config.clip
+        features = encoded(encoder, films, spec)
+    scores = score(features, films, spec) | (heads(features, films, spec, study.seed) if heads else {})
     videos = moment.steps * config.optim.batch if config else 0
     clips, here = study.row.clips_of(videos), _here()
     return {

@@ -25,6 +25,11 @@ def collect(files: Sequence[RunFile], where: Place) -> Points:
     return dict(found)
 
 
+def measured(points: Points) -> list[str]:
+    """Which of the scores anything has."""
+    return [name for name in NAMES if any(name in scores for seeds in points.values() for scores in seeds.values())]
+
+
 def mean_sd(values: Sequence[float]) -> str:
     """Mean and, of several, standard deviation.
 
@@ -65,9 +70,11 @@ def print_summary(folder: Path, where: Place) -> None:
     if not points:
         print("nothing has been measured yet")
         return
-    print(f"{'method':24s}{'budget':>8s}{'seeds':>6s}" + "".join(f"{name:>14s}" for name in NAMES))
+    names = measured(points)
+    print(f"{'method':24s}{'budget':>8s}{'seeds':>6s}" + "".join(f"{name:>14s}" for name in names))
     for (name, budget), seeds in sorted(points.items()):
-        cells = "".join(f"{mean_sd([scores[what] for scores in seeds.values()]):>14s}" for what in NAMES)
+        columns = ([scores[what] for scores in seeds.values() if what in scores] for what in names)
+        cells = "".join(f"{mean_sd(values) if values else '–':>14s}" for values in columns)
         print(f"{name:24s}{budget:8d}{len(seeds):6d}{cells}")
     for name, budget in sorted(points):
         if name.startswith("pal") and ("moco", budget) in points:

@@ -13,6 +13,7 @@ from uptal.errors import ConfigError
 from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import draw_films
+from uptal.evidence.measures import by_heads
 from uptal.evidence.methods import Method, method, methods
 from uptal.evidence.results import read_runs
 from uptal.evidence.study import Study, budgets, run_study
@@ -44,6 +45,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--train-only", action="store_true", help="measure nothing; the same command without it measures what was kept"
     )
+    parser.add_argument(
+        "--heads", action="store_true", help="also train BMN and G-TAD on the features of every budget: half a minute"
+    )
     parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on from there")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run; several runs are better than threads")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw the corpus, once")
@@ -65,10 +69,11 @@ def main(arguments: list[str]) -> None:
     if not parsed.only_print:
         torch.set_num_threads(parsed.threads)
         films = draw_films(where.config, where.split, work / "corpora", parsed.workers)
+        heads = by_heads if parsed.heads else None
         until = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
         seeds = range(parsed.first_seed, parsed.first_seed + parsed.seeds)
         for study in (Study(where, row, seed) for seed in seeds for row in rows):
-            _, complete = run_study(study, films, wanted, out, work, until, measure=not parsed.train_only)
+            _, complete = run_study(study, films, wanted, out, work, until, not parsed.train_only, heads)
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
