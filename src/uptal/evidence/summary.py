@@ -56,10 +56,73 @@ def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     both = sorted(ours.keys() & theirs.keys())
     if len(both) < 2:
         return f"{len(both)} seed{'s' * (len(both) != 1)}: no test"
-    differences = [ours[seed] - theirs[seed] for seed in both]
-    mean = sum(differences) / len(both)
-    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(both) - 1) / len(both))
+    mean, error = difference([ours[seed] - theirs[seed] for seed in both])
     return f"{mean:+.1f} ({len(both)} seeds)" if abs(mean) > 2 * error else f"tie ({len(both)} seeds)"
+
+
+SHORT = {
+    "knn": "class, kNN", "linear": "class, linear", "action_linear": "actionness, linear",
+    "action": "actionness, temporal", "start": "start", "end": "end", "auc20": "AUC20",
+    "bmn_auc": "BMN, AUC", "gtad_map": "G-TAD, mAP",
+}  # fmt: skip
+"""Headings of a table's columns, for the names of `NAMES`."""
+
+
+def at_budget(points: Points, budget: int, rows: Sequence[str] = ()) -> dict[str, dict[int, dict[str, float]]]:
+    """Scores by row and seed: those at a budget, and those of what is never trained so far; labels, at their end.
+
+    `rows` chooses some of them, in that order; without, all.
+    """
+    found = {}
+    for name in rows or sorted({name for name, _ in points}):
+        last = max((at for row, at in points if row == name), default=-1)
+        at = 0 if last == 0 else min(budget, last) if name == "tac" else budget
+        if (name, at) in points:
+            found[name] = points[name, at]
+    return found
+
+
+def markdown(points: Points, budget: int, ours: str = "pal", rows: Sequence[str] = ()) -> str:
+    """Two tables: every row at a budget, mean and standard deviation over seeds; and by how much `ours` is above each
+    of the others, paired by seed, with the standard error, in brackets where it is within two of them."""
+    found = at_budget(points, budget, rows)
+    names = [name for name in NAMES if any(name in scores for seeds in found.values() for scores in seeds.values())]
+    lines = [f"| at {budget:,} pairs | seeds | " + " | ".join(SHORT[name] for name in names) + " |"]
+    lines.append("|---" * (2 + len(names)) + "|")
+    for row, seeds in found.items():
+        columns = ([scores[name] for scores in seeds.values() if name in scores] for name in names)
+        cells = (mean_sd(values) if values else "–" for values in columns)
+        lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
+    compared_to = {row: seeds for row, seeds in found.items() if row != ours and ours in found}
+    paired = []
+    for row, seeds in compared_to.items():
+        both = sorted(seeds.keys() & found[ours].keys())
+        if len(both) > 1:
+            cells = (_difference([found[ours][s] for s in both], [seeds[s] for s in both], name) for name in names)
+            paired.append(f"| {ours} over {row} | {len(both)} | " + " | ".join(cells) + " |")
+    if paired:
+        lines += ["", f"| paired by seed | seeds | {' | '.join(SHORT[name] for name in names)} |"]
+        lines += ["|---" * (2 + len(names)) + "|", *paired]
+    return "\n".join(lines)
+
+
+def _difference(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], name: str) -> str:
+    values = [a[name] - b[name] for a, b in zip(ours, theirs, strict=True) if name in a and name in b]
+    if len(values) < 2:
+        return "–"
+    mean, error = difference(values)
+    said = f"{mean:+.1f} ± {error:.1f}"
+    return said if abs(mean) > 2 * error else f"({said})"
+
+
+def difference(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of differences and its standard error.
+
+    >>> difference([1.0, 2.0, 3.0])
+    (2.0, 0.5773502691896257)
+    """
+    mean = sum(values) / len(values)
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def print_summary(folder: Path, where: Place) -> None:

@@ -17,7 +17,7 @@ from uptal.evidence.measures import by_heads
 from uptal.evidence.methods import Method, method, methods
 from uptal.evidence.results import read_runs
 from uptal.evidence.study import Study, budgets, run_study
-from uptal.evidence.summary import collect, print_summary
+from uptal.evidence.summary import collect, markdown, print_summary
 from uptal.files import atomic_write
 
 
@@ -54,6 +54,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", default="results", help="folder of the results, to be kept")
     parser.add_argument("--work", default="runs/reproduce", help="folder of drawn corpora and checkpoints")
     parser.add_argument("--only-print", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--table", type=int, metavar="PAIRS", help="print what is there at this budget as Markdown, and no more"
+    )
     parser.add_argument("--figure", help="also draw what has been measured, as an SVG file")
     parsed = parser.parse_args(arguments)
     if min(parsed.seeds, parsed.pairs, parsed.threads) < 1:
@@ -64,6 +67,8 @@ def main(arguments: list[str]) -> None:
     names = list(known) if parsed.method == "all" else parsed.method.split(",")
     rows = [_on(parsed.device, method(name, known, read_changes(parsed.set, "--set"))) for name in names]
     wanted = _budgets(parsed.at) if parsed.at else budgets(parsed.pairs)
+    if parsed.table is not None:
+        parsed.only_print = True
     for row in rows if not parsed.only_print else ():
         allow(row, where)
     if not parsed.only_print:
@@ -77,7 +82,10 @@ def main(arguments: list[str]) -> None:
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
-    print_summary(out, where)
+    if parsed.table is None:
+        print_summary(out, where)
+    else:
+        print(markdown(collect(read_runs(out), where), parsed.table))
     if parsed.figure:
         _draw(Path(parsed.figure), out, where)
 
