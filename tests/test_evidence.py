@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,9 +25,11 @@ from uptal.evidence.methods import CLIPS, method, methods
 from uptal.evidence.results import open_run, read_runs
 from uptal.evidence.scores import HEADS, NAMES
 from uptal.evidence.study import Study, budgets, run_study
-from uptal.evidence.summary import collect, compared, mean_sd, print_summary
+from uptal.evidence.summary import collect, compared, markdown, mean_sd, print_summary
 from uptal.synthetic import render_video
 from uptal.synthetic.frozen import CORPORA, DIGESTS
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +200,7 @@ def test_results_of_other_settings_have_other_files(smoke, tmp_path):
 
 
 def test_committed_results_still_belong_to_todays_settings():
-    folder = Path(__file__).parents[1] / "benchmarks" / "results" / "onset"
+    folder = ROOT / "benchmarks" / "results" / "onset"
     places = {name: corpus(name) for name in DIGESTS}
     mine = [file for file in read_runs(folder) if file.config["corpus"] in places]
     mine = [file for file in mine if file.config["corpus_digest"] == places[file.config["corpus"]].digest]
@@ -240,6 +243,45 @@ def test_a_difference_within_two_standard_errors_is_a_tie():
     assert compared({0: 3.0, 1: 3.2, 2: 2.9}, {0: 1.0, 1: 1.1, 2: 1.0}) == "+2.0 (3 seeds)"
     assert compared({0: 3.0, 1: 1.0}, {0: 1.0, 1: 2.9}).startswith("tie")
     assert "no test" in compared({0: 3.0}, {0: 1.0})
+
+
+def test_a_budget_as_markdown_pairs_by_seed_and_brackets_what_may_be_chance():
+    def of(knn: float, auc20: float) -> dict[str, float]:
+        return {"knn": float(knn), "auc20": float(auc20)}
+
+    points = {
+        ("random", 0): {0: of(10, 10)},
+        ("tac", 16): {0: of(90, 90)},
+        ("pal", 32): {0: of(20, 10), 1: of(22, 14), 2: of(21, 12)},
+        ("moco", 32): {1: of(20, 10), 0: of(17, 14), 3: of(0, 0)},
+        ("moco", 64): {0: of(1, 1)},
+        ("random2", 16): {0: of(2, 2)},
+    }
+    assert markdown(points, 32).splitlines() == [
+        "| at 32 pairs | seeds | class, kNN | AUC20 |",
+        "|---|---|---|---|",
+        "| moco | 3 | 12.3 ± 10.8 | 8.0 ± 7.2 |",
+        "| pal | 3 | 21.0 ± 1.0 | 12.0 ± 2.0 |",
+        "| random | 1 | 10.0 | 10.0 |",
+        "| tac | 1 | 90.0 | 90.0 |",
+        "",
+        "| paired by seed | seeds | class, kNN | AUC20 |",
+        "|---|---|---|---|",
+        "| pal over moco | 2 | +2.5 ± 0.5 | (+0.0 ± 4.0) |",
+    ]
+    assert markdown(points, 64, rows=["random", "moco"]).splitlines()[2:] == [
+        "| random | 1 | 10.0 | 10.0 |", "| moco | 1 | 1.0 | 1.0 |"
+    ]  # fmt: skip
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    """`<!-- onset CORPUS PAIRS ROWS -->` stands above each of them."""
+    page = (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    found = re.findall(r"<!-- onset (\w) (\d+) (\S+) -->\n\n(.*?)\n\n(?!\| paired)", page, re.DOTALL)
+    assert found
+    for name, budget, rows, table in found:
+        points = collect(read_runs(ROOT / "benchmarks" / "results" / "onset"), corpus(name))
+        assert table == markdown(points, int(budget), rows=rows.split(","))
 
 
 def test_the_figure_has_a_line_for_each_method():

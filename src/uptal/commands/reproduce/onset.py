@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work", default="runs/reproduce", help="folder of drawn corpora and checkpoints")
     parser.add_argument("--only-print", action="store_true", help="run nothing")
     parser.add_argument(
-        "--table", type=int, metavar="PAIRS", help="print what is there at this budget as Markdown, and no more"
+        "--table", type=int, metavar="PAIRS", help="print what --method has at this budget as Markdown, and no more"
     )
-    parser.add_argument("--figure", help="also draw what has been measured, as an SVG file")
+    parser.add_argument("--figure", help="also draw what --method has, as an SVG file")
     parsed = parser.parse_args(arguments)
     if min(parsed.seeds, parsed.pairs, parsed.threads) < 1:
         raise ConfigError("--seeds, --pairs and --threads must be at least 1.")
@@ -82,16 +83,18 @@ def main(arguments: list[str]) -> None:
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
+    chosen = () if parsed.method == "all" else names
     if parsed.table is None:
         print_summary(out, where)
     else:
-        print(markdown(collect(read_runs(out), where), parsed.table))
+        print(markdown(collect(read_runs(out), where), parsed.table, rows=chosen))
     if parsed.figure:
-        _draw(Path(parsed.figure), out, where)
+        _draw(Path(parsed.figure), out, where, chosen)
 
 
-def _draw(file: Path, out: Path, where: Corpus) -> None:
-    points = collect(read_runs(out), where)
+def _draw(file: Path, out: Path, where: Corpus, rows: Sequence[str]) -> None:
+    """The figure of some rows, or of all."""
+    points = {key: seeds for key, seeds in collect(read_runs(out), where).items() if not rows or key[0] in rows}
     if not points:
         raise ConfigError(f"{out}: nothing of corpus {where.name} has been measured yet, so there is nothing to draw.")
     with atomic_write(file) as picture:
