@@ -217,6 +217,12 @@ class TestFullDisk:
         assert found is not None and found.step == 2 and not passed_over
         assert run(*words) == 0  # with room again it goes on
 
+    def test_while_copies_are_written(self, place, tmp_path):
+        words = ("transcode", "--videos", place / "untrimmed", "--out", tmp_path / "small", "--short_side", "32")
+        text = self.limited(2_000, words, tmp_path / "errors")
+        assert "File too large" in text and "Make room" in text
+        assert not [path for path in (tmp_path / "small").rglob("*") if path.suffix in (".mp4", ".jsonl")]
+
     def test_while_features_are_written(self, place, tmp_path):
         shutil.copytree(place / "store", tmp_path / "store")
         for id in ("u1", "u4"):
@@ -342,9 +348,10 @@ class TestModels:
     def test_nothing_where_a_model_should_be(self, refused, place, tmp_path):
         words = ("--videos", place / "untrimmed", "--out", tmp_path / "store")
         assert "no encoder there" in refused("extract", "--weights", tmp_path, *words)
-        assert "holds no usable localizer" in refused(
-            "detect", tmp_path, place / "untrimmed" / "u0.mp4", "--out", tmp_path / "out"
-        )
+        video, out = place / "untrimmed" / "u0.mp4", ("--out", tmp_path / "out")
+        assert "holds no localizer. Make one" in refused("detect", tmp_path, video, *out)
+        assert "holds an encoder and no localizer" in refused("detect", place / "pal", video, *out)
+        assert "does not exist. Make one" in refused("detect", tmp_path / "nowhere", video, *out)
         assert "not a feature store" in refused(
             "predict", place / "bmn", "--features", tmp_path, "--out", tmp_path / "f.json"
         )

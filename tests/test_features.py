@@ -316,11 +316,20 @@ class TestStore:
         assert "a b" in store and "b" not in store and store.width == 8
 
     def test_a_store_of_other_features_is_refused_and_both_sides_named(self, tmp_path):
-        FeatureStore.create(tmp_path, DESCRIPTION)
+        store = FeatureStore.create(tmp_path, DESCRIPTION)
+        store.write(Features("a", torch.randn(5, 8), Timebase(fps=25.0, stride=4.0, window=15.0), 1.0))
         with pytest.raises(
             ConfigError, match=r"made differently \(interval: 4 there, 16 here\)\. Choose another --out"
         ):
             FeatureStore.create(tmp_path, DESCRIPTION | {"interval": 16})
+
+    def test_a_store_without_features_is_anybodys(self, tmp_path):
+        """As it is left when the first video already failed."""
+        FeatureStore.create(tmp_path, DESCRIPTION)
+        (tmp_path / "encoder.json").write_text("{}")
+        FeatureStore.create(tmp_path, DESCRIPTION | {"interval": 16})
+        assert FeatureStore(tmp_path).description["interval"] == 16
+        assert not (tmp_path / "encoder.json").exists()
 
     def test_another_encoder_cannot_complete_a_store(self, weights, corpus, tmp_path):
         extracted(weights, corpus, tmp_path / "store")

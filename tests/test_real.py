@@ -88,6 +88,7 @@ def test_the_command_scores_every_row_on_every_set(folders, tmp_path, capsys):
     ("words", "said"),
     [
         (["--rows", "swim"], r"no row 'swim'\. Rows: random, "),
+        (["--variant", "pal contrast.tau=[1"], r"--variant contrast\.tau=\[1: the value is no YAML"),
         (["--variant", "pal paste.source"], r"--variant expects NAME=VALUE"),
         (["--variant", "pal paste.sauce=own"], r"pal has no setting 'paste\.sauce'"),
         (["--weights", "path"], "--weights expects NAME=PATH"),

@@ -32,6 +32,15 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("changes", [{"data": {"resize": 10}}, {"extraction_stride": 0}])
+def test_clips_that_no_encoder_could_be_saved_with_are_refused_before_training(changes):
+    values = plain(small(paper()))
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=r"data\.resize .*aug\.size .*extraction_stride"):
+        from_plain(PretrainConfig, values)
+
+
 def test_every_pinned_name_is_there():
     assert set(PINNED) <= set(recipes())
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_sample as sample
+from uptal.cli import main
 from uptal.errors import AnnotationError, UptalError, VideoError
 from uptal.report import Column, Curve, HeatmapGrid, Measured, Report, Table, VideoPanel, write_report
 from uptal.report.curves import curve_svg, thin, ticks
@@ -130,6 +131,11 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(clip, tmp_path):
         write_report(path, Report(title="t", sections=(sample.panel(clip, predictions=overflowed),)))
     assert path.read_text() == "the old page"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_page_without_videos_is_refused(clip, capsys, tmp_path):
+    assert main(["report", "--videos", str(clip.parent), "--out", str(tmp_path / "p.html"), "--max-videos", "0"]) == 1
+    assert "--max-videos is 1 or more, found 0" in capsys.readouterr().err
 
 
 def test_a_place_that_is_a_folder_is_refused_in_words(tmp_path):

@@ -540,6 +540,9 @@ class TestLog:
         run.rewind_log(3, 0)
         run.log({"step": 4, "epoch": 1})
         assert [(line["step"], line["epoch"]) for line in run.read_log()] == [(1, 0), (2, 0), (3, 0), (4, 1)]
+        with open(run.path / "log.jsonl", "a", encoding="utf-8") as out:
+            out.write('{"epoch": 1}\n[]\n')
+        assert len(run.read_log()) == 4
 
 
 class TestPrecision:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +51,22 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     finally:
         with suppress(OSError):  # gone after the rename; after a failure it must not stay
             temporary.unlink(missing_ok=True)
+
+
+def read_note(path: Path) -> Any:
+    """What uptal itself noted as JSON in a file of its own.
+
+    Raises:
+        UptalError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UptalError(f"{path}: is damaged ({error}). Delete it, and what it says is made anew.") from error
+
+
+OUT_OF_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+"""Error numbers that mean that the disk, or what one may use of it, is full."""
 
 
 def digest(path: str | Path) -> str:

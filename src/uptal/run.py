@@ -125,14 +125,17 @@ class RunFolder:
                     self._board.add_scalar(name, line[name], line["step"])
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The log's lines; a last line cut short by a kill is left out."""
+        """The log's lines, as far as they are whole: a last one cut short by a kill is left out."""
         file = self.path / "log.jsonl"
         lines = []
         for text in file.read_text("utf-8").splitlines() if file.exists() else []:
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:
                 break
+            if not isinstance(line, dict) or not {"step", "epoch"} <= line.keys():
+                break
+            lines.append(line)
         return lines
 
 
@@ -183,17 +186,18 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Revision of the source tree that this package runs from; None for an installed package."""
-    try:
-        asked = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    here = Path(__file__)
+    try:  # a package installed below somebody's own repository is not part of that
+        _git(here, "ls-files", "--error-unmatch", here.name)
+        return _git(here, "describe", "--always", "--dirty", "--abbrev=12").strip() or None
+    except (OSError, subprocess.SubprocessError):
         return None
-    return asked.stdout.strip() or None
+
+
+def _git(file: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", *words], cwd=file.parent, capture_output=True, text=True, timeout=5, check=True
+    ).stdout
 
 
 def plain(value: Any) -> Any:

@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--full is for the built-in demo; with --videos, --steps says how long to pre-train.")
     if parsed.steps is not None and not parsed.videos:
         raise ConfigError("--steps is for your own videos: give --videos DIR; the built-in demo's steps are fixed.")
+    if parsed.steps is not None and parsed.steps < 1:
+        raise ConfigError(f"--steps is 1 or more, found {parsed.steps}; without it the shipped encoder is used.")
     if parsed.videos:
         demo_videos(Path(parsed.out), Path(parsed.videos), steps=parsed.steps, seed=parsed.seed, device=parsed.device)
     else:

@@ -66,8 +66,15 @@ def read_changes(words: Sequence[str], option: str) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"{option} expects NAME=VALUE, such as contrast.tau=0.1, found {word!r}.")
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{option} {word}: the value is no YAML ({_line(error)}).") from error
     return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def add_settings(parser: Parser, defaults: Any) -> None:
@@ -131,7 +138,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({error}).") from error
+        raise ConfigError(f"{path}: cannot be read as YAML ({_line(error)}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected settings as `name: value` lines, found {type(content).__name__}.")
     return content

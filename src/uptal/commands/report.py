@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     if bool(parsed.run) == bool(parsed.videos) or (parsed.videos and not parsed.out):
         raise ConfigError("report needs --videos DIR --out FILE for videos, or --run RUN for training runs.")
+    if parsed.max_videos < 1:
+        raise ConfigError(f"--max-videos is 1 or more, found {parsed.max_videos}.")
     if parsed.run:
         return _runs([watch(Path(run)) for run in parsed.run], parsed.out)
     found = read_detections(parsed.found) if parsed.found else {}

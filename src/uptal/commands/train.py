@@ -24,7 +24,11 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"There is no localizer {localizer!r}. Localizers: {', '.join(heads.RECIPES)}, lgi.")
     recipes = heads.RECIPES[localizer]
     defaults = heads.recipe(localizer, wanted_recipe(arguments, localizer, heads.RECIPES[localizer]))
-    parser = new_parser("train", "Trains a localizer on stored features; its run folder alone runs `uptal detect`.")
+    parser = new_parser(
+        "train",
+        "Trains a localizer on stored features; its run folder alone runs `uptal detect`. A fourth one, lgi, finds "
+        "sentences: `uptal train lgi --help`.",
+    )
     parser.add_argument("localizer", choices=list(heads.RECIPES), help="which localizer")
     parser.add_argument("--features", required=True, help="feature store made by `uptal extract`")
     parser.add_argument("--annotations", required=True, help="ActivityNet JSON, CSV video,start,end,label, and others")

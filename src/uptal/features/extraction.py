@@ -273,6 +273,8 @@ def _decode_all(
                 yield piece
     finally:
         stopped.set()
+        for worker in workers:  # at work inside a decoder while the interpreter ends, they would abort it
+            worker.join(timeout=10)
 
 
 def _room(spec: ClipSpec, sampling: Sampling) -> int:

@@ -100,10 +100,14 @@ class FeatureStore:
             store = cls(path)
             theirs = store.description
             changed = [key for key in description if theirs.get(key) != description[key]]
-            if changed:
+            if changed and not store.ids:  # nothing was ever extracted into it
+                for stale in store.path.glob("encoder.*"):
+                    stale.unlink()
+            elif changed:
                 listed = "; ".join(f"{key}: {theirs.get(key)} there, {description[key]} here" for key in changed)
                 raise ConfigError(f"{path} holds features made differently ({listed}). Choose another --out.")
-            return store
+            else:
+                return store
         with atomic_write(file) as out:
             json.dump(dict(description), out, indent=1)
         return cls(path)

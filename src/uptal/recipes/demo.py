@@ -16,7 +16,7 @@ from uptal.annotations import read_activitynet, read_labels
 from uptal.device import choose_device
 from uptal.encoders import load_encoder
 from uptal.errors import ConfigError
-from uptal.files import atomic_write
+from uptal.files import atomic_write, read_note
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.demo_external import KEY, SHIPPED, external_row, shipped_row
 from uptal.recipes.demo_grounding import sentence
@@ -112,7 +112,7 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
     """
     note = out / "demo.json"
     if note.exists():
-        before = json.loads(note.read_text("utf-8"))
+        before = read_note(note)
         if before != settings:
             raise ConfigError(
                 f"{out} holds a demo made with {before}, not {settings}. Choose another --out or remove it."
@@ -158,7 +158,7 @@ def run_method(method: Method, stage: Stage) -> dict[str, Any]:
     """Pre-trains, extracts, trains BMN and evaluates one encoder."""
     result = stage.out / "results" / f"{method.key}.json"
     if result.exists():
-        return json.loads(result.read_text("utf-8"))
+        return read_note(result)
     cfg = replace(method.recipe(), seed=stage.seed, device=stage.device)
     if stage.full and cfg.optim.max_steps:
         cfg = recipes.with_optim(cfg, max_steps=8 * cfg.optim.max_steps)

@@ -11,7 +11,7 @@ from typing import Any
 from uptal.encoders import DEFAULT, SavedEncoder, load_encoder
 from uptal.encoders.converting import VOCABULARIES
 from uptal.errors import ConfigError
-from uptal.files import atomic_write
+from uptal.files import atomic_write, read_note
 from uptal.recipes.demo_scores import Stage, score
 from uptal.recipes.extracting import ExtractConfig, extract_folder
 
@@ -43,7 +43,7 @@ def external_row(weights: Path, stage: Stage, extraction: ExtractConfig, key: st
     saved = load_encoder(weights)
     kept = stage.out / "results" / f"{key}.json"
     if kept.exists():
-        row = json.loads(kept.read_text("utf-8"))
+        row = read_note(kept)
         if row["sha256"] != saved.digest:
             raise ConfigError(
                 f"{kept} is the row of weights with SHA-256 {row['sha256']}, {weights} has {saved.digest}. Choose "

@@ -50,11 +50,11 @@ SECOND = "gtad"
 """The localizer that gives a second opinion on the two best encoders."""
 
 BUDGET = (
-    "Minutes on a laptop are thousands of training pairs; the paper used some 48 million. At this size contrastive "
-    "methods have hardly begun to learn, PAL later than MoCo, because a paste puts another video into every positive "
-    "pair. The two ends of the table, an untrained encoder and one trained with labels, show what the measure can tell "
-    "apart; where the label-free rows lie between them says little about the methods at full size. One seed: "
-    "differences of a few points are noise."
+    "Half a minute on a laptop is some thousand training pairs; the paper used some 48 million. At this size "
+    "contrastive methods have hardly begun to learn, PAL later than MoCo, because a paste puts another video into "
+    "every positive pair. The two ends of the table, an untrained encoder and one trained with labels, show what the "
+    "measure can tell apart; where the label-free rows lie between them says little about the methods at full size. "
+    "One seed: differences of a few points are noise."
 )
 
 

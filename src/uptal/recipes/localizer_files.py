@@ -91,6 +91,14 @@ def load_localizer(path: Path) -> Localizer:
     except CheckpointError:
         raise
     except UNREADABLE as error:
+        if not (path / "localizer.json").exists():
+            found = "does not exist" if not path.exists() else "holds no localizer"
+            if (path / "encoder.json").exists():
+                found = "holds an encoder and no localizer; train one on its features first"
+            raise CheckpointError(
+                f"{path}: {found}. Make one with `uptal train {'|'.join(heads.RECIPES)} --features STORE "
+                "--annotations FILE --run RUN`."
+            ) from error
         reason = " ".join(str(error).split()[:40])
         raise CheckpointError(
             f"{path}: holds no usable localizer ({reason}). Make one with `uptal train "

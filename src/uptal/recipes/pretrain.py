@@ -62,6 +62,13 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.method == "pal":
             check_together(self.data.timeline, self.paste, self.head, self.contrast)
+        try:
+            _ = self.clip  # now, and not when a trained encoder is to be saved
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error} Clips for the trained encoder are made of data.resize ({self.data.resize}), aug.size "
+                f"({self.aug.size}), data.timeline.frames and extraction_stride ({self.extraction_stride})."
+            ) from error
 
     @property
     def clip(self) -> ClipSpec:
@@ -187,13 +194,14 @@ def random() -> PretrainConfig:
 
 
 def demo() -> PretrainConfig:
-    """PAL on the built-in corpus, for a laptop: minutes on two cores, thousands of region pairs instead of the paper's
-    48 million, which is below the point where the method starts to pay (see docs/paper.md)."""
+    """PAL on the built-in corpus, for a laptop: half a minute on two cores, some thousand region pairs instead of the
+    paper's 48 million, which is below the point where the method starts to pay (see docs/paper.md)."""
     return with_optim(_easy(paper()), max_steps=DEMO_STEPS["demo"])
 
 
 def demo_moco() -> PretrainConfig:
-    """MoCo-v2 with the demo's encoder and clip budget: eight times the videos a step, at the stride of extraction."""
+    """MoCo-v2 with the demo's encoder and nearly its clips (table of the README): eight times the videos a step, at the
+    stride of extraction."""
     base = with_region(_easy(moco()), min_stride=2, max_stride=2)
     optim = replace(base.optim, batch=8 * base.optim.batch, max_steps=DEMO_STEPS["demo_moco"])
     return replace(base, optim=optim, contrast=replace(base.contrast, queue=8 * base.contrast.queue))

@@ -17,7 +17,8 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
-from uptal.errors import ConfigError, VideoError
+from uptal.errors import ConfigError, UptalError, VideoError
+from uptal.files import OUT_OF_ROOM
 from uptal.video.container import FAILURES
 from uptal.video.packs import source_of
 from uptal.video.probing import VideoInfo, probe
@@ -63,6 +64,8 @@ def transcode(source: Path, target: Path, cfg: TranscodeConfig) -> VideoInfo:
         try:
             _write(info, draft, cfg)
         except FAILURES as error:
+            if getattr(error, "errno", None) in OUT_OF_ROOM:
+                raise UptalError(f"{target}: cannot be written ({error}). Make room, and run it again.") from error
             raise VideoError(source, f"its copy cannot be written ({error})") from error
         copy = probe(draft)
         _check(info, copy)

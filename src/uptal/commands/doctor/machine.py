@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from uptal.commands.doctor.printing import show
 from uptal.run import environment
 
-OPTIONAL = ("torchcodec", "tensorboard", "h5py", "ray")
+OPTIONAL = ("torchcodec", "tensorboard", "h5py", "ray", "submitit", "transformers")
 """Packages that switch something on when they are there."""
 
 
