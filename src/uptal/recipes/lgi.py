@@ -123,10 +123,6 @@ def small() -> LGISettings:
     return replace(cfg, lgi=net, text=TextConfig(max_words=12), optim=optim, held_out=0.15)
 
 
-RECIPES: Mapping[str, Callable[[], LGISettings]] = {"charades": charades, "captions": captions, "small": small}
-"""Recipes by name; the first is the default."""
-
-
 def no_query_attention(cfg: LGISettings) -> LGISettings:
     """The variant LGI-SQAN of the LGI paper: the sentence's feature alone, one non-local block with one head."""
     net = replace(cfg.lgi, num_phrases=1, global_blocks=1, global_heads=1, dqa_weight=0.0)
@@ -136,3 +132,13 @@ def no_query_attention(cfg: LGISettings) -> LGISettings:
 def no_distinct_queries(cfg: LGISettings) -> LGISettings:
     """The variant LGI-Ldqa: nothing keeps the phrases apart; one non-local block with one head."""
     return replace(cfg, lgi=replace(cfg.lgi, global_blocks=1, global_heads=1, dqa_weight=0.0))
+
+
+RECIPES: Mapping[str, Callable[[], LGISettings]] = {
+    "charades": charades,
+    "captions": captions,
+    "small": small,
+    "charades_sqan": lambda: no_query_attention(charades()),
+    "charades_ldqa": lambda: no_distinct_queries(charades()),
+}
+"""Recipes by name; the first is the default."""
