@@ -28,8 +28,8 @@ DIGESTS: dict[str, str] = {
     "B": "b5ace27a0e7d9bcf6106fe19e02065480a34d2be4bb58c9e70666e678b90e937",
     "C": "ef1232689df8ab09b0abd0ccb836ea23e548194892f8479c89dcebfb85a7b35a",
 }
-"""`frames_digest` of each corpus that is frozen (docs/decisions/0013-corpus-gate.md). Of one that is not here, knobs and
-seeds may still change, and no experiment should be quoted."""
+"""`frames_digest` of each corpus that is frozen (docs/decisions/0013-corpus-gate.md). Of one that is not here,
+knobs and seeds may still change, and no experiment should be quoted."""
 
 
 def frames_digest(config: CorpusConfig) -> str:
