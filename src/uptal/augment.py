@@ -69,11 +69,20 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigError(f"Augmentation needs size >= 1, 0 < area <= 1 and positive ratios, found {self}.")
+            raise ConfigError(
+                "aug needs size >= 1, 0 < area <= 1 and positive ratios, each range from low to high, found "
+                f"size {self.size}, area {self.area}, ratio {self.ratio}."
+            )
         if not all(0 <= share <= 1 for share in (self.flip, self.jitter, self.grey, self.blur)):
-            raise ConfigError(f"aug.flip, jitter, grey and blur are probabilities from 0 to 1, found {self}.")
+            raise ConfigError(
+                "aug.flip, jitter, grey and blur are probabilities from 0 to 1, found "
+                f"{self.flip}, {self.jitter}, {self.grey}, {self.blur}."
+            )
         if min(self.brightness, self.contrast, self.saturation) < 0 or not 0 <= self.hue <= 0.5:
-            raise ConfigError(f"Colour jitter needs factors of at least 0 and a hue from 0 to 0.5 turns, found {self}.")
+            raise ConfigError(
+                "aug needs factors of at least 0 and a hue from 0 to 0.5 turns, found brightness "
+                f"{self.brightness}, contrast {self.contrast}, saturation {self.saturation}, hue {self.hue}."
+            )
         if not 0 <= self.sigma[0] <= self.sigma[1] <= _BLUR_REACH / 3:
             raise ConfigError(f"aug.sigma is a range within [0, {_BLUR_REACH // 3}] output pixels, found {self.sigma}.")
 

@@ -114,13 +114,17 @@ def method(name: str, known: dict[str, Method], changes: dict[str, Any]) -> Meth
         return row
     if row.config is None:
         raise ConfigError(f"{name} is not a network and has no settings to change ({', '.join(changes)}).")
-    said = ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+    said = ", ".join(f"{key}={_said(value)}" for key, value in sorted(changes.items()))
     return replace(
         row,
         name=f"{name}+{said}".replace(" ", ""),
         title=f"{row.title}, {said}",
         config=with_settings(row.config, changes, name),
     )
+
+
+def _said(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def with_settings(cfg: PretrainConfig, changes: Mapping[str, Any], name: str) -> PretrainConfig:

@@ -95,7 +95,8 @@ class ContrastConfig:
             raise ConfigError("contrast.shuffle_bn is for several processes, split_bn for one; choose one of them.")
         if self.queue < 1 or self.tau <= 0 or not 0 <= self.momentum <= 1 or self.split_bn < 1:
             raise ConfigError(
-                f"Contrast needs queue >= 1, tau > 0, momentum in [0, 1] and split_bn >= 1, found {self}."
+                "contrast needs queue >= 1, tau > 0, momentum in [0, 1] and split_bn >= 1, found "
+                f"queue {self.queue}, tau {self.tau}, momentum {self.momentum}, split_bn {self.split_bn}."
             )
 
 

@@ -61,7 +61,11 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if self.ft_layers < 0 or self.ft_kernel % 2 == 0 or min(self.hidden, self.width, self.ft_width) < 1:
-            raise ConfigError(f"Heads need ft_layers >= 0, an odd ft_kernel and positive widths, found {self}.")
+            raise ConfigError(
+                "head needs ft_layers >= 0, an odd ft_kernel and positive widths, found "
+                f"ft_layers {self.ft_layers}, ft_kernel {self.ft_kernel}, hidden {self.hidden}, width {self.width}, "
+                f"ft_width {self.ft_width}."
+            )
         if self.boundary < 0:
             raise ConfigError(f"head.boundary is a weight of 0 or more, found {self.boundary}.")
 

@@ -126,6 +126,8 @@ def _path(out: Path, job: _Job) -> Path:
 
 def _run(out: Path, config: CorpusConfig, jobs: list[_Job], workers: int | None) -> Iterator[None]:
     """Write the videos of all jobs; yields once for each that is finished."""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is 1 or more, found {workers}; without it there is one for each core.")
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
     if workers <= 1:
         for job in jobs:
