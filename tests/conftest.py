@@ -120,3 +120,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(f"golden: {len(_compared)} files compared")
     if "UPTAL_GOLDEN" in os.environ and (unclaimed := unclaimed_files()):
         terminalreporter.write_line(f"golden: no test claims {', '.join(path.name for path in unclaimed)}")
+
+
+@pytest.fixture
+def one_thread():
+    """Runs in one thread, as the experiments do, for equal sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

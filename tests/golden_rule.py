@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -46,3 +46,16 @@ def weights_by_rule(case, like: Mapping[str, torch.Tensor]) -> dict[str, torch.T
             np.testing.assert_allclose(sums, case[f"sdsum/{key}"], rtol=1e-6, atol=1e-4)  # a rounding a weight
         weights[key] = torch.from_numpy(weight)
     return weights
+
+
+def stored_weights(case) -> dict[str, torch.Tensor]:
+    """The state of a localizer that a golden case holds."""
+    return {key.removeprefix("sd/"): torch.from_numpy(case[key]) for key in case.files if key.startswith("sd/")}
+
+
+def compare_double(model: torch.nn.Module, case, names: Sequence[str]) -> None:
+    """The forward pass in 64 bits, where sums differ by their order alone."""
+    with torch.no_grad():
+        outputs = model.double()(torch.from_numpy(case["x"]).double())
+    for name, output in zip(names, outputs, strict=True):
+        np.testing.assert_allclose(output.numpy(), case[f"f64/{name}"], rtol=1e-9, atol=1e-9, err_msg=name)

@@ -31,19 +31,13 @@ from uptal.synthetic.frozen import CORPORA, DIGESTS
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Films]:
     where = corpus("smoke")
     return where, draw_films(where.config, where.split, tmp_path_factory.mktemp("films"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rows(where: Corpus):

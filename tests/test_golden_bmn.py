@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import golden_params
-from golden_rule import weights_by_rule
+from golden_rule import compare_double, stored_weights, weights_by_rule
 from uptal.localizers.bmn import BMN, BMNConfig, BoundaryBatch, candidates, labels, proposals
 from uptal.localizers.bmn_weights import from_official
 from uptal.localizers.layers import map_cells, sampling_weights
@@ -38,10 +38,6 @@ def config_of(case) -> BMNConfig:
         prop_boundary_ratio=options["prop_boundary_ratio"],
         safe=False,
     )
-
-
-def stored_weights(case) -> dict[str, torch.Tensor]:
-    return {key.removeprefix("sd/"): torch.from_numpy(case[key]) for key in case.files if key.startswith("sd/")}
 
 
 def compare_training(model: BMN, case) -> None:
@@ -74,14 +70,6 @@ def compare_training(model: BMN, case) -> None:
         np.testing.assert_allclose(batch.features.grad.numpy(), case["grad_x"], **SINGLE)
 
 
-def compare_double(model: BMN, case) -> None:
-    """The forward pass in 64 bits."""
-    with torch.no_grad():
-        outputs = model.double()(torch.from_numpy(case["x"]).double())
-    for name, output in zip(OUTPUTS, outputs, strict=True):
-        np.testing.assert_allclose(output.numpy(), case[f"f64/{name}"], **DOUBLE, err_msg=name)
-
-
 @pytest.mark.parametrize("path", golden_params("bmn_small"))
 def test_a_small_model_is_the_public_one(path: Path, compared) -> None:
     case = np.load(path)
@@ -94,7 +82,7 @@ def test_a_small_model_is_the_public_one(path: Path, compared) -> None:
             pooled = model.matching.pool(model.x_1d_p(base)[:1])[0]
             np.testing.assert_allclose(pooled.numpy(), expected, **SINGLE)
     compare_training(model, case)
-    compare_double(model, case)
+    compare_double(model, case, OUTPUTS)
     compared(path)
 
 
@@ -104,7 +92,7 @@ def test_the_full_model_is_the_public_one(path: Path, compared) -> None:
     model = from_official(weights_by_rule(case, BMN(config_of(case)).state_dict()), config_of(case))
     check_mask_sums(case, model.cfg)
     compare_training(model, case)
-    compare_double(model, case)
+    compare_double(model, case, OUTPUTS)
     compared(path)
 
 

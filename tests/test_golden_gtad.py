@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import golden_params
-from golden_rule import weights_by_rule
+from golden_rule import compare_double, stored_weights, weights_by_rule
 from uptal.features import Features
 from uptal.localizers.align import align1d, at_steps, neighbours
 from uptal.localizers.gtad import GTAD, GTADConfig, candidates, proposals, suppress
@@ -56,10 +56,6 @@ def config_of(case) -> GTADConfig:
     )
 
 
-def stored_weights(case) -> dict[str, torch.Tensor]:
-    return {key.removeprefix("sd/"): torch.from_numpy(case[key]) for key in case.files if key.startswith("sd/")}
-
-
 def loaded(case, weights: dict[str, torch.Tensor]) -> GTAD:
     model = GTAD(config_of(case))
     model.load_state_dict(weights)
@@ -98,14 +94,6 @@ def compare_training(model: GTAD, case) -> None:
     if "grad_x" in case.files:
         assert batch.features.grad is not None
         np.testing.assert_allclose(batch.features.grad.numpy(), case["grad_x"], **SINGLE)
-
-
-def compare_double(model: GTAD, case) -> None:
-    """The forward pass in 64 bits."""
-    with torch.no_grad():
-        outputs = model.double()(torch.from_numpy(case["x"]).double())
-    for name, output in zip(OUTPUTS, outputs, strict=True):
-        np.testing.assert_allclose(output.numpy(), case[f"f64/{name}"], **DOUBLE, err_msg=name)
 
 
 @torch.no_grad()
@@ -174,7 +162,7 @@ def test_a_small_model_is_the_public_one(path: Path, compared) -> None:
     if "mid/subgraph_map_b0" in case.files:
         np.testing.assert_allclose(pooled_map(model, *graph).numpy(), case["mid/subgraph_map_b0"], **SINGLE)
     compare_training(model, case)
-    compare_double(model, case)
+    compare_double(model, case, OUTPUTS)
     compared(path)
 
 
@@ -187,7 +175,7 @@ def test_the_full_model_is_the_public_one(path: Path, compared) -> None:
         pooled_sums(model, *graph_of(model, case)).numpy(), sums, rtol=1e-4, atol=1e-5 * np.abs(sums).max()
     )
     compare_training(model, case)
-    compare_double(model, case)
+    compare_double(model, case, OUTPUTS)
     compared(path)
 
 

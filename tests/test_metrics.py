@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,19 +14,10 @@ from hypothesis import strategies as st
 from uptal.errors import AnnotationError, ConfigError
 from uptal.metrics import STRICT_TIOUS, detection_map, only_present, overlap, proposal_recall
 from uptal.types import Detections, Segment, Video
+from workshop import benchmark
 
-
-def _plain_loops():
-    """The slow twins of the evaluators, written for the benchmark."""
-    path = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LOOPS = _plain_loops()
+LOOPS = benchmark("evaluate")
+"""Its slow twins, written for the benchmark."""
 
 
 def video(id: str, *segments: tuple[float, float, str | None], subset: str = "validation") -> Video:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +12,10 @@ from hypothesis import strategies as st
 from uptal.errors import ConfigError
 from uptal.postprocess import fuse, gaussian_soft_nms, nms, soft_nms
 from uptal.types import Detections
+from workshop import benchmark
 
-
-def _plain_loops():
-    """The slow twins, written for the benchmark."""
-    path = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LOOPS = _plain_loops()
+LOOPS = benchmark("evaluate")
+"""Its slow twins, written for the benchmark."""
 
 
 def candidates(*rows: tuple[float, float, float], labels: tuple[str, ...] | None = None) -> Detections:

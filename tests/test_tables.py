@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from uptal.cli import main
 from uptal.errors import ConfigError
@@ -33,20 +32,14 @@ from uptal.synthetic import CorpusConfig, synthesize
 
 SMOKE = PROFILES["smoke"]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Films]:
     where = corpus("smoke")
     where = replace(where, split=Split(trimmed=24, trimmed_test=6, untrimmed=3, untrimmed_test=2))
     return where, draw_films(where.config, where.split, tmp_path_factory.mktemp("films"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def known(where: Corpus):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +27,15 @@ FPS, SIZE = 10, 32
 LABELS = ("left", "right")
 ALONE = World(0, 1, 0)
 CPU = torch.device("cpu")
+
+
+def benchmark(name: str) -> types.ModuleType:
+    """A script of `benchmarks/` as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def paint(path: Path, seed: int, frames: int) -> None:
