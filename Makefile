@@ -29,7 +29,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-SPEED = augment bmn checkpoints decode encoders evaluate extract gtad i3d loader packs soft_nms
+SPEED = start augment bmn checkpoints decode encoders evaluate extract gtad i3d loader packs soft_nms
 
 bench: $(VENV)/.dev
 	for script in $(SPEED:%=benchmarks/%.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
