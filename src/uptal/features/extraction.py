@@ -273,8 +273,9 @@ def _decode_all(
                 yield piece
     finally:
         stopped.set()
+        deadline = time.monotonic() + 10
         for worker in workers:  # at work inside a decoder while the interpreter ends, they would abort it
-            worker.join(timeout=10)
+            worker.join(max(0.0, deadline - time.monotonic()))
 
 
 def _room(spec: ClipSpec, sampling: Sampling) -> int:
