@@ -124,4 +124,6 @@ def test_calibrate_writes_an_encoder_with_the_statistics_of_other_videos(corpus,
     assert all(torch.equal(value, want.state_dict()[name]) for name, value in after.encoder.state_dict().items())
     capsys.readouterr()
     assert main(["weights", "calibrate", DEFAULT, str(out)]) == 1 and "--videos DIR" in capsys.readouterr().err
+    assert main(["weights", "calibrate", DEFAULT, str(out), "--videos", str(videos), "--size", "32"]) == 1
+    assert "--size: for `weights convert`" in capsys.readouterr().err
     assert main(["weights", "calibrate", DEFAULT]) == 1 and "weights calibrate SRC OUT" in capsys.readouterr().err

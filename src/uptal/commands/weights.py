@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
     )
     _add_clip(parser)
     parsed = parser.parse_args(arguments)
+    _refuse_what_nothing_reads(parsed)
     if parsed.action == "show":
         print("\n".join(describe(Path(parsed.source))))
         return
@@ -64,6 +65,15 @@ def _convert(source: str, out: str, parsed: Any) -> None:
     done = convert(source, out, labels=parsed.labels, vocabulary=parsed.vocabulary, prefix=parsed.prefix, clip=clip)
     print("\n".join(_report(done)))
     print(f"wrote {out}; use it with `uptal extract --weights {out} --videos DIR --out STORE`")
+
+
+def _refuse_what_nothing_reads(parsed: Any) -> None:
+    """Options of another action."""
+    of = {"convert": ("labels", "vocabulary", "prefix", *_CLIP), "calibrate": ("videos", "limit")}
+    for action, names in of.items():
+        given = [f"--{name}" for name in names if getattr(parsed, name) is not None]
+        if given and action != parsed.action:
+            raise ConfigError(f"{', '.join(given)}: for `weights {action}`, and nothing of `weights {parsed.action}`.")
 
 
 def _calibrate(source: str, out: str, videos: str | None, limit: int | None) -> None:

@@ -1,7 +1,7 @@
 """The three corpora that experiments are run on, and the digests that say whether they are still the same.
 
-Their knobs are set by the gate (`benchmarks/corpus_gate.py`) and by looking at them, with no result of PAL or MoCo at
-hand. The demo's corpus is none of them and shares no seed with them.
+Their knobs are set by the gate (`benchmarks/corpus_gate.py`) and by looking at them, with no result of PAL at hand (of
+MoCo-v2, for C: docs/decisions/0013-corpus-gate.md). The demo's corpus is none of them and shares no seed with them.
 """
 
 from __future__ import annotations
