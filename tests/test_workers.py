@@ -101,6 +101,16 @@ def test_a_worker_that_dies_while_its_sample_is_fetched_is_the_same_error(videos
 
 
 @pytest.mark.reliability
+def test_a_notice_that_other_code_has_wrapped_is_the_same_error(videos):
+    """P1: PyTorch's signal handler raises in the midst of whatever runs, which may take it for an error of its own."""
+    with pytest.raises(WorkerError, match=r"A loader process died .*killed by signal"), loader(videos).watched():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except Exception as notice:
+            raise TypeError("something about types") from notice
+
+
+@pytest.mark.reliability
 def test_on_the_command_line_it_is_one_paragraph(videos, at_video, tmp_path, capsys):
     at_video(5, kill_me)
     words = ["--optim.batch=4", "--aug.size=20", "--data.resize=24", "--data.workers=1", "--optim.max_steps=9"]

@@ -140,7 +140,8 @@ def optimiser(parameters: Iterable[nn.Parameter], cfg: OptimConfig) -> torch.opt
     if not cfg.decay_vectors:
         vectors = [parameter for parameter in learning if parameter.ndim < 2]
         groups = [{"params": [p for p in learning if p.ndim >= 2]}, {"params": vectors, "weight_decay": 0.0}]
-    fused = True if learning and all(parameter.is_cuda for parameter in learning) else None  # one kernel for all
+    one_kernel = all(p.is_cuda for p in learning) or all(p.device.type == "cpu" for p in learning)
+    fused = True if learning and one_kernel else None
     if cfg.algorithm == "sgd":
         return torch.optim.SGD(groups, cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay, fused=fused)
     kind = torch.optim.Adam if cfg.algorithm == "adam" else torch.optim.AdamW

@@ -115,16 +115,17 @@ class Loader:
         """
         try:
             yield
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader"):
-                raise
-            self._wake_workers()
-            raise WorkerError(self._explain(str(error))) from error
         except (ConnectionError, EOFError) as error:  # it died while a finished sample was being fetched from it
             with suppress(RuntimeError):  # PyTorch's own notice of the death, which comes up wherever we are
                 time.sleep(0.5)
             self._wake_workers()
             raise WorkerError(self._explain(f"{type(error).__name__}: {error}")) from error
+        except Exception as error:
+            notice = _notice(error)
+            if notice is None:
+                raise
+            self._wake_workers()
+            raise WorkerError(self._explain(notice)) from error
 
     def _drawn(self, begin: Pass) -> Iterator[Drawn]:
         """The samples of a pass, from workers that may have begun with it long ago."""
@@ -278,6 +279,16 @@ class _Order:
             for first in range(0, len(keys), self.parcel):
                 self.away.append(keys[first : first + self.parcel])
                 yield self.away[-1]
+
+
+def _notice(error: BaseException | None) -> str | None:
+    """What PyTorch says of a worker, where this is behind an error: its signal handler raises in the midst of whatever
+    is being done, and code that takes every error for one of its own puts another on top of it."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader"):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

@@ -27,7 +27,8 @@ class Supervised(nn.Module):
         """
         if batch.labels is None:
             raise ValueError("supervised training needs labels in every batch")
-        clips = torch.cat([clips for clips, _ in synthesise(batch)], 1)
+        views = [clips for clips, _ in synthesise(batch)]
+        clips = views[0] if len(views) == 1 else torch.cat(views, 1)
         scores = self.scores(clips)
         target = batch.labels.repeat_interleave(clips.shape[1])
         accuracy = (scores.argmax(1) == target).float().mean()

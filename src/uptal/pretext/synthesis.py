@@ -114,7 +114,7 @@ def paste_into(
     sample, clip = region_rows(place, len(action))
     slot = place.start[sample] + clip
     weight = place.blend[sample, clip][..., None, None, None]
-    background[sample, slot] = (1 - weight) * background[sample, slot] + weight * action
+    background[sample, slot] = background[sample, slot].mul_(1 - weight).add_(weight * action)
     return background
 
 
