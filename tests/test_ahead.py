@@ -10,6 +10,7 @@ import torch
 
 from memory import equal, tensors
 from memory import loader as make_loader
+from uptal.errors import UptalError
 from uptal.pretext.ahead import Ahead
 from uptal.pretext.batch import synthesise
 from workshop import wait_for
@@ -40,6 +41,41 @@ def test_the_same_batches_come_with_their_pictures(threads, position):
         assert synthesise(batch) is batch.views and torch.equal(
             synthesise(replace(batch, views=None))[0][0], views[0][0]
         )
+
+
+def test_one_pass_follows_the_other_without_a_gap(threads, monkeypatch):
+    """The first batch of what comes next is being made when the last one is handed out."""
+    threads(2)
+    passes = [(0, 0), (1, 0), (2, 4), (3, 0)]
+    expected = [list(make_loader().batches(*one)) for one in passes]
+    loader, started = make_loader(), []
+    restart = loader._order.restart
+    monkeypatch.setattr(loader._order, "restart", lambda begin: started.append(begin) or restart(begin))
+    with Ahead(loader, CPU) as ahead:
+        for one, batches in zip(passes, expected, strict=True):
+            found = []
+            for batch in ahead.batches(*one):
+                found.append(replace(batch, views=None))
+                assert len(found) < len(batches) or (ahead._begun is not None and len(ahead._begun.coming) == 1)
+            assert equal(found, batches)
+    assert started == [(0, 0), (2, 4)]  # the third was not what had been foreseen
+
+
+def test_what_is_wrong_with_the_next_pass_is_said_when_it_is_asked_for(threads, monkeypatch):
+    threads(2)
+    loader = make_loader()
+    gathered = loader.gathered
+
+    def failing(epoch, position=0):
+        if epoch:
+            raise UptalError("too many videos are unreadable")
+        yield from gathered(epoch, position)
+
+    monkeypatch.setattr(loader, "gathered", failing)
+    with Ahead(loader, CPU) as ahead:
+        assert len(list(ahead.batches(0))) == len(list(make_loader().batches(0)))
+        with pytest.raises(UptalError, match="too many"):
+            list(ahead.batches(1))
 
 
 @pytest.mark.parametrize(("total", "training"), [(2, 1), (4, 3), (9, 6)])

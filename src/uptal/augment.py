@@ -218,7 +218,7 @@ class Tables:
         pixels = pictures.reshape(batch * height, 3, -1)
         mixed = torch.baddbmm(shift.reshape(batch * height, 3, -1), matrix, pixels)
         black, white = (limit[:, None] for limit in self.limits)
-        torch.minimum(torch.maximum(mixed, black, out=mixed), white, out=mixed)
+        torch.clamp(mixed, black, white, out=mixed)
         return mixed.view(pictures.shape)
 
     def _by_kernel(
@@ -249,7 +249,7 @@ class Tables:
                 torch.add(mixed, added.flatten(0, -2)[:, None], out=after.flatten(0, -4).flatten(2))
         black, white = (limit.repeat(self.size) for limit in self.limits)
         lines = out.flatten(-2)
-        torch.minimum(torch.maximum(lines, black, out=lines), white, out=lines)
+        torch.clamp(lines, black, white, out=lines)
 
 
 def tables(

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from uptal.errors import UptalError
 from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.data import VALIDATION
 from uptal.pretext.loader import Loader
+from uptal.pretext.order import Pass
 
 SHARE = 3
 """One of so many threads makes pictures: about the part of a step that they are for a small encoder."""
@@ -29,6 +31,7 @@ class Ahead:
     def __init__(self, loader: Loader, device: torch.device):
         self._loader, self._threads = loader, torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
+        self._begun: _Begun | None = None
         self._device = device
         self._worth_it = device.type == "cpu" and self._threads > 1
 
@@ -46,7 +49,7 @@ class Ahead:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+            self._pool = self._begun = None
             torch.set_num_threads(self._threads)
 
     @property
@@ -64,19 +67,60 @@ class Ahead:
         if self._pool is None:
             yield from self._loader.batches(epoch, position)
             return
-        prepare, most = (_pinned, self._loader.parts) if self._device.type == "cuda" else (_with_views, 1)
-        coming: deque[Future[Batch]] = deque()
+        begun = self._begun if self._begun is not None and self._begun.which == (epoch, position) else None
+        begun, self._begun = begun or self._begin((epoch, position)), None
         # gathered in this thread: the loader's patience with its workers is an alarm of the main one
-        for put_together in self._loader.gathered(epoch, position):
-            coming.append(self._pool.submit(prepare, put_together))
-            if len(coming) > most:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        while self._one_more(begun):
+            if len(begun.coming) > self._most:
+                yield begun.coming.popleft().result()
+        self._begun = self._next_begun()
+        while begun.coming:
+            yield begun.coming.popleft().result()
 
     def validation_batches(self) -> Iterator[Batch]:
         """`Loader.validation_batches`."""
         return self.batches(VALIDATION)
+
+    @property
+    def _most(self) -> int:
+        """Batches that are prepared while one trains."""
+        return self._loader.parts if self._device.type == "cuda" else 1
+
+    def _begin(self, which: Pass) -> _Begun:
+        return _Begun(which, self._loader.gathered(*which))
+
+    def _next_begun(self) -> _Begun | None:
+        """What the run will ask for next, begun with, so that the first step of an epoch waits no longer than others.
+
+        Whatever is wrong with its videos is not for the run to hear before it asks.
+        """
+        if self._loader.coming is None:
+            return None
+        begun = self._begin(self._loader.coming)
+        try:
+            while len(begun.coming) < self._most and self._one_more(begun):
+                pass
+        except UptalError:
+            return None
+        return begun
+
+    def _one_more(self, begun: _Begun) -> bool:
+        """Has the next batch of a pass prepared; False at its end."""
+        put_together = next(begun.source, None)
+        if put_together is None:
+            return False
+        assert self._pool is not None
+        begun.coming.append(self._pool.submit(_pinned if self._device.type == "cuda" else _with_views, put_together))
+        return True
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A pass over the videos of which some batches are being prepared."""
+
+    which: Pass
+    source: Iterator[Callable[[], Batch]]
+    coming: deque[Future[Batch]] = field(default_factory=deque)
 
 
 def _pinned(put_together: Callable[[], Batch]) -> Batch:

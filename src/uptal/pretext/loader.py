@@ -74,6 +74,11 @@ class Loader:
         """Batches of one epoch; an incomplete last batch is dropped."""
         return self.schedule.steps_per_epoch
 
+    @property
+    def coming(self) -> Pass | None:
+        """The pass that workers have begun with; None in the midst of one, or where none is foreseen."""
+        return self._coming
+
     def batches(self, epoch: int, position: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, starting after `position` samples of this process.
 
@@ -210,8 +215,9 @@ class Loader:
             )
 
     def _parcel(self) -> int:
-        """Samples that a worker packs together: few enough that all workers share a batch evenly."""
-        return min(16, max(1, self.batch // (4 * max(1, self.videos.data.workers))))
+        """Samples that a worker packs together: few enough that all workers share a batch evenly, and so many that
+        handing them over costs little beside drawing them."""
+        return min(32, max(1, self.batch // (2 * max(1, self.videos.data.workers))))
 
     def _workers(self) -> DataLoader:
         data = self.videos.data

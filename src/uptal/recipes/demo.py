@@ -128,7 +128,7 @@ def demo_corpus() -> CorpusConfig:
     return CorpusConfig(
         num_classes=4,
         actions=("arm_wave", "clap", "squat_spring", "lean"),
-        num_trimmed=280,
+        num_trimmed=560,
         trimmed_frames=64,
         max_trimmed_idle=0.1,
         num_untrimmed=150,
