@@ -21,11 +21,12 @@ from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import Films, InMemory, draw_films
 from uptal.evidence.measures import by_heads
-from uptal.evidence.methods import CLIPS, method, methods
+from uptal.evidence.methods import CLIPS, method, methods, warm_start
 from uptal.evidence.results import open_run, read_runs
 from uptal.evidence.scores import HEADS, NAMES
-from uptal.evidence.study import Study, budgets, run_study
+from uptal.evidence.study import Study, _Training, budgets, run_study
 from uptal.evidence.summary import collect, compared, markdown, mean_sd, print_summary
+from uptal.pretext.pal import PAL
 from uptal.synthetic import render_video
 from uptal.synthetic.frozen import CORPORA, DIGESTS
 
@@ -88,6 +89,35 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(smoke, tmp_pat
     assert [(p["budget"], p["steps"], p["pairs"], p["clips"]) for p in parts.points] == [
         (16, 2, 16, 128), (160, 20, 160, 1280)
     ]  # fmt: skip
+
+
+def test_a_warm_start_is_from_the_encoder_of_the_other_row_at_its_budget(smoke, tmp_path):
+    where, films = smoke
+    known = rows(where)
+    study = Study(where, warm_start(known["pal"], "moco@16", known), 0)
+    training = _Training(study, films, tmp_path / "w")
+    trainer = training._new_trainer(None)
+    assert trainer is not None and isinstance(trainer.task, PAL)
+    (kept,) = (tmp_path / "w").glob("smoke-moco-s0-*/encoders/16.safetensors")
+    for part in (trainer.task.online, trainer.task.momentum):
+        found, start = part.backbone.state_dict(), load_file(kept)
+        assert found.keys() == start.keys() and all(torch.equal(found[name], start[name]) for name in start)
+    whole, _ = run_study(study, films, [16, 32], tmp_path / "a", tmp_path / "w")
+    assert whole.config["warm"] == {"method": "moco", "budget": 16, "digest": kept.parent.parent.name[-12:]}
+    assert whole.config["method"] == "pal+warm=moco@16" and "warm" not in Study(where, known["pal"], 0).settings()
+    run_study(study, films, [16], tmp_path / "b", tmp_path / "w2")
+    parts, complete = run_study(study, films, [16, 32], tmp_path / "b", tmp_path / "w2")
+    assert complete and [point["scores"] for point in parts.points] == [point["scores"] for point in whole.points]
+    cold, _ = run_study(Study(where, known["pal"], 0), films, [16], tmp_path / "c", tmp_path / "w")
+    assert cold.points[0]["scores"] != whole.points[0]["scores"]
+    _, complete = run_study(study, films, [16], tmp_path / "d", tmp_path / "w3", until=0.0)
+    assert not complete
+
+
+@pytest.mark.parametrize("said", ["moco", "moco@", "moco@0", "random@16", "pel@16", "tac@32000"])
+def test_a_warm_start_that_cannot_be_is_refused(said, capsys):
+    assert main(["reproduce", "onset", "--corpus", "smoke", "--method", "pal", "--warm", said]) == 1
+    assert "--warm" in capsys.readouterr().err
 
 
 def test_what_was_measured_is_not_run_again(smoke, tmp_path):

@@ -40,6 +40,8 @@ class Method:
     """Whether it may be run on a corpus that is not frozen."""
     equal: Literal["clips", "videos"] = "clips"
     """What it has seen as much of as PAL has at the same budget."""
+    warm: Warm | None = None
+    """Where it starts from; None from random weights. What that has seen does not count in its budgets."""
 
     def clips_of(self, videos: int) -> int:
         """Clips of one view that the trained encoder has seen after so many videos."""
@@ -56,6 +58,32 @@ class Method:
         if self.equal == "videos":
             return round(budget / self.config.optim.batch)
         return round(budget * CLIPS / (self.config.optim.batch * _clips_a_video(self.config)))
+
+
+@dataclass(frozen=True)
+class Warm:
+    """The encoder that a row has at a budget, with the seed of the run that starts from it."""
+
+    row: Method
+    budget: int
+
+
+def warm_start(row: Method, said: str, known: Mapping[str, Method]) -> Method:
+    """A row that starts from another's encoder, `moco@16000`, rather than from random weights.
+
+    Raises:
+        ConfigError: There is no such row, or it is not trained, or not so far.
+    """
+    name, _, pairs = said.partition("@")
+    start = known.get(name)
+    if start is None or start.kind != "trained" or not pairs.isdecimal() or not int(pairs):
+        able = ", ".join(one.name for one in known.values() if one.kind == "trained")
+        raise ConfigError(f"--warm expects METHOD@PAIRS, such as moco@16000, found {said!r}. Methods: {able}.")
+    if start.most is not None and int(pairs) > start.most:
+        raise ConfigError(f"--warm {said}: {name} is trained up to {start.most} pairs.")
+    if row.kind != "trained":
+        return row
+    return replace(row, name=f"{row.name}+warm={said}", title=f"{row.title}, from {said}", warm=Warm(start, int(pairs)))
 
 
 def _clips_a_video(config: PretrainConfig) -> int:

@@ -102,7 +102,9 @@ class Study:
                 for name, same in values.items():
                     if inner[name] == same:
                         inner.pop(name)
-        return {
+        warm = self.row.warm
+        start = {} if warm is None else {"warm": Study(self.where, warm.row, self.seed).named(warm.budget)}
+        return start | {
             "format": FORMAT,
             "corpus": self.where.name,
             "corpus_digest": self.where.digest,
@@ -112,6 +114,10 @@ class Study:
             "training": training,
             "probes": {"interval": INTERVAL, "seeds": list(SEEDS)},
         }
+
+    def named(self, budget: int) -> dict[str, Any]:
+        """The encoder at a budget, for a run that starts from it."""
+        return {"method": self.row.name, "budget": budget, "digest": digest(self.settings())}
 
 
 def run_study(
@@ -146,25 +152,68 @@ def run_study(
             file = file.with_point(_measured(study, films, None, _Moment(0, 0, 0.0, {}), heads))
         return file, True
     assert config is not None
-    folder = RunFolder(work / f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(settings)}")
-    trainer: Trainer | None = None
-    with folder.locked():
+    training = _Training(study, films, work)
+    with training.folder.locked():
         for budget in wanted:
             if file.has(budget, asked) or (study.row.most is not None and budget > study.row.most):
                 continue
-            steps, kept = study.row.steps_for(budget), folder.path / "encoders" / f"{budget}.safetensors"
-            if not kept.exists():
-                trainer = trainer or Trainer(config, films, folder)
-                if not trainer.advance(steps, until):
-                    return file, False
-                if trainer.steps > steps:
-                    print(f"{folder.path}: trained beyond {budget} pairs before, so they cannot be measured any more")
-                    continue
-                _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
+            try:
+                kept = training.encoder(budget, until)
+            except BeyondError as error:
+                print(error)
+                continue
+            if kept is None:
+                return file, False
             if measure:
                 encoder, moment = _kept(kept, config, films)
                 file = file.with_point(_measured(study, films, encoder, moment, heads))
     return file, True
+
+
+class BeyondError(UptalError):
+    """A run was trained beyond a budget before it could be measured there."""
+
+
+class _Training:
+    """The checkpoints of a run, and its encoder as it was at each budget."""
+
+    def __init__(self, study: Study, films: Material, work: Path):
+        self.study, self.films, self.work = study, films, work
+        name = f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(study.settings())}"
+        self.folder = RunFolder(work / name)
+        self._trainer: Trainer | None = None
+
+    def encoder(self, budget: int, until: float | None) -> Path | None:
+        """The file of the encoder at a budget, trained if it is not there; None when time was up before.
+
+        Raises:
+            BeyondError: The run went on beyond the budget before.
+        """
+        steps, kept = self.study.row.steps_for(budget), self.folder.path / "encoders" / f"{budget}.safetensors"
+        if kept.exists():
+            return kept
+        trainer = self._trainer = self._trainer or self._new_trainer(until)
+        if trainer is None or not trainer.advance(steps, until):
+            return None
+        if trainer.steps > steps:
+            raise BeyondError(
+                f"{self.folder.path}: trained beyond {budget} pairs before, so that they cannot be measured any more"
+            )
+        _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
+        return kept
+
+    def _new_trainer(self, until: float | None) -> Trainer | None:
+        config, warm = self.study.config, self.study.row.warm
+        assert config is not None
+        trainer = Trainer(config, self.films, self.folder)
+        if warm is not None and not any(self.folder.checkpoints.glob("step_*")):
+            before = _Training(Study(self.study.where, warm.row, self.study.seed), self.films, self.work)
+            with before.folder.locked():
+                start = before.encoder(warm.budget, until)
+            if start is None:
+                return None
+            trainer.start_from(read_tensors(start))
+        return trainer
 
 
 @dataclass(frozen=True)
@@ -230,6 +279,12 @@ class Trainer:
             labels=labels, decoded=source,
         )  # fmt: skip
         self.steps, self.seconds = 0, 0.0
+
+    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes the encoder's weights from elsewhere; a checkpoint, where there is one, counts for more."""
+        parts = (self.task.online, self.task.momentum) if isinstance(self.task, PAL) else (self.task,)
+        for part in parts:
+            part.backbone.load_state_dict(weights)
 
     def machine(self) -> dict[str, Any]:
         """What it is trained on."""

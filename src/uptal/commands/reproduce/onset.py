@@ -15,7 +15,7 @@ from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import draw_films
 from uptal.evidence.measures import by_heads
-from uptal.evidence.methods import Method, method, methods
+from uptal.evidence.methods import Method, method, methods, warm_start
 from uptal.evidence.results import read_runs
 from uptal.evidence.study import Study, budgets, run_study
 from uptal.evidence.summary import collect, markdown, print_summary
@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="another setting of the methods, such as head.ft_last_relu=false; may be repeated",
+    )
+    parser.add_argument(
+        "--warm", metavar="METHOD@PAIRS", help="start from the encoder of another row, such as moco@16000, same seed"
     )
     parser.add_argument("--seeds", type=int, default=1, help="this many seeds, from --first-seed on")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed")
@@ -67,11 +70,16 @@ def main(arguments: list[str]) -> None:
     known = methods(where.config.shape[0], where.batch, where.lr)
     names = list(known) if parsed.method == "all" else parsed.method.split(",")
     rows = [_on(parsed.device, method(name, known, read_changes(parsed.set, "--set"))) for name in names]
+    if parsed.warm:
+        starts = {name: _on(parsed.device, row) for name, row in known.items()}
+        rows = [warm_start(row, parsed.warm, starts) for row in rows]
     wanted = _budgets(parsed.at) if parsed.at else budgets(parsed.pairs)
     if parsed.table is not None:
         parsed.only_print = True
     for row in rows if not parsed.only_print else ():
         allow(row, where)
+        if row.warm is not None:
+            allow(row.warm.row, where)
     if not parsed.only_print:
         torch.set_num_threads(parsed.threads)
         films = draw_films(where.config, where.split, work / "corpora", parsed.workers)
