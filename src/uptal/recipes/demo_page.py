@@ -50,7 +50,7 @@ SECOND = "gtad"
 """The localizer that gives a second opinion on the two best encoders."""
 
 BUDGET = (
-    "Half a minute on a laptop is some thousand training pairs; the paper used some 48 million. At this size "
+    "A minute on a laptop is some thousand training pairs; the paper used some 48 million. At this size "
     "contrastive methods have hardly begun to learn, PAL later than MoCo, because a paste puts another video into "
     "every positive pair. The two ends of the table, an untrained encoder and one trained with labels, show what the "
     "measure can tell apart; where the label-free rows lie between them says little about the methods at full size. "

@@ -194,14 +194,13 @@ def random() -> PretrainConfig:
 
 
 def demo() -> PretrainConfig:
-    """PAL on the built-in corpus, for a laptop: half a minute on two cores, some thousand region pairs instead of the
+    """PAL on the built-in corpus, for a laptop: a minute on two cores, some thousand region pairs instead of the
     paper's 48 million, which is below the point where the method starts to pay (see docs/paper.md)."""
     return with_optim(_easy(paper()), max_steps=DEMO_STEPS["demo"])
 
 
 def demo_moco() -> PretrainConfig:
-    """MoCo-v2 with the demo's encoder and nearly its clips (table of the README): eight times the videos a step, at the
-    stride of extraction."""
+    """MoCo-v2 with the demo's encoder and as many clips: eight times the videos a step, at the stride of extraction."""
     base = with_region(_easy(moco()), min_stride=2, max_stride=2)
     optim = replace(base.optim, batch=8 * base.optim.batch, max_steps=DEMO_STEPS["demo_moco"])
     return replace(base, optim=optim, contrast=replace(base.contrast, queue=8 * base.contrast.queue))
@@ -211,8 +210,8 @@ def demo_tac() -> PretrainConfig:
     """Supervised classification with the demo's encoder; clips at the stride of extraction, small steps and many, and
     pictures that are changed little: in a minute that teaches more."""
     base = with_region(_easy(tac()), min_stride=2, max_stride=2)
-    optim = replace(base.optim, batch=2 * base.optim.batch, max_steps=DEMO_STEPS["demo_tac"])
-    return replace(base, optim=optim, dropout=0.2, aug=replace(base.aug, area=(0.85, 1.0), blur=0.0, jitter=0.3))
+    optim = replace(base.optim, batch=2 * base.optim.batch, lr=1e-3, max_steps=DEMO_STEPS["demo_tac"])
+    return replace(base, optim=optim, dropout=0.1, aug=replace(base.aug, area=(0.85, 1.0), blur=0.0, jitter=0.3))
 
 
 def demo_random() -> PretrainConfig:
@@ -225,7 +224,7 @@ def demo_frame_difference() -> PretrainConfig:
     return replace(demo_random(), encoder="uptal.evidence.motion.FrameDifference")
 
 
-DEMO_STEPS = {"demo": 220, "demo_moco": 220, "demo_tac": 750}
+DEMO_STEPS = {"demo": 180, "demo_moco": 180, "demo_tac": 900}
 """Steps that fit a demo of six minutes on two cores."""
 
 
