@@ -388,3 +388,17 @@ class TestModels:
         assert "cannot be used as a run folder" in refused(*pretrain(place / "trimmed", tmp_path / "file"))
         words = ("--features", place / "store", "--out", tmp_path / "file" / "f.json")
         assert "cannot be written" in refused("predict", place / "bmn", *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trimmed=-1", "--trimmed must be 0 or more, found -1"),
+        ("--untrimmed=-2", "--untrimmed must be 0 or more, found -2"),
+        ("--num_classes=1", "--num_classes must be 2 to"),
+        ("--size=15", "--size must be even"),
+    ],
+)
+def test_synthesize_speaks_of_its_options(option, said, tmp_path, capsys):
+    assert main(["synthesize", "--out", str(tmp_path / "corpus"), option]) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "corpus").exists()

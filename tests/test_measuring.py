@@ -39,7 +39,7 @@ def test_operations_are_those_of_the_networks_forward_and_backward():
 @pytest.mark.parametrize("base", [recipes.paper(), recipes.tac()], ids=["pal", "tac"])
 def test_operations_are_those_of_a_step_that_does_nothing_twice(base):
     cfg = tiny(base, batch=4, schedule="cosine")
-    loader = _loader(cfg, None, 1, ALONE)
+    loader = _loader(cfg, None, ALONE, None)
     batch = next(loader.batches(0))
     task, shown = new_task(cfg, CPU, ALONE, classes=loader.labels), replace(batch, views=synthesise(batch))
     with FlopCounterMode(display=False) as counter:
@@ -65,6 +65,19 @@ def test_the_command_measures_a_folder_and_writes_what_it_found(tmp_path, capsys
     assert found["recipe"] == "demo" and found["steps"] == 2 and found["environment"]["machine"]
     said = capsys.readouterr().out
     assert f"{found['samples_per_s']}" in said and describe_wait(found["data_wait"]) in said
+
+
+def test_of_a_folder_the_videos_of_a_list_are_measured(tmp_path, capsys):
+    videos = make_corpus(tmp_path, trimmed=8, untrimmed=0) / "trimmed"
+    names = sorted(path.name for path in videos.glob("*.mp4"))[:3]
+    (tmp_path / "some.txt").write_text("\n".join(names))
+    words = ["bench", "pretrain", "demo", "--list", str(tmp_path / "some.txt"), "--optim.batch=4", "--steps", "1"]
+    sizes = ["--aug.size=20", "--data.resize=24", "--data.workers=0"]
+    assert main([*words, *sizes, "--videos", str(videos)]) == 1
+    said = capsys.readouterr().err
+    assert "3 of 3 listed videos" in said and "3 are left of 3" in said
+    assert main([*words, *sizes, "--videos", str(videos), "--optim.batch=3"]) == 0
+    assert main([*words, *sizes]) == 1 and main([*words[:3], "--split", "train"]) == 1
 
 
 def test_a_missing_subject_is_answered_with_those_there_are(capsys):

@@ -15,7 +15,7 @@ from uptal.distributed import announced, leave, world
 from uptal.errors import ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.launching import is_launched, launch
-from uptal.recipes.listing import VideoList
+from uptal.recipes.listing import video_list
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import Look, pretrain
 from uptal.recipes.settings import from_plain
@@ -77,9 +77,7 @@ def main(arguments: list[str]) -> None:
             "train on the videos that a file names, give that file as --list."
         )
     labels = _labels(Path(parsed.labels), Path(parsed.videos)) if parsed.labels else None
-    if parsed.split and not parsed.list:
-        raise ConfigError("--split chooses lines of --list: give --list FILE, a list with the column split.")
-    chosen = VideoList(Path(parsed.list), parsed.split) if parsed.list else None
+    chosen = video_list(parsed.list, parsed.split)
     trust = parsed.trust_imports or any(argument.split("=")[0] == "--encoder" for argument in arguments)
     outcome = pretrain(cfg, Path(parsed.videos), run, labels, trust, parsed.labels, _look(parsed, cfg), chosen)
     if world().rank == 0:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uptal.commands.options import new_parser
+from uptal.errors import ConfigError
 from uptal.recipes.settings import from_plain
 from uptal.synthetic import CorpusConfig, synthesize
 
@@ -26,6 +27,16 @@ def main(arguments: list[str]) -> None:
     parser.add_class_arguments(CorpusConfig, as_group=True, skip={"num_trimmed", "num_untrimmed"})
     parsed = parser.parse_args(arguments)
     values = parsed.as_dict()
-    config = from_plain(CorpusConfig, {name: values[name] for name in asdict(default)})
+    try:
+        config = from_plain(CorpusConfig, {name: values[name] for name in asdict(default)})
+    except ConfigError as error:
+        raise ConfigError(_by_options(str(error))) from error
     synthesize(Path(parsed.out), config, workers=parsed.workers)
     print(f"{parsed.out}: {config.num_trimmed} trimmed and {config.num_untrimmed} untrimmed videos")
+
+
+def _by_options(said: str) -> str:
+    """An error that names settings, with the options of this command in their place."""
+    for name in ("trimmed", "untrimmed"):
+        said = said.replace(f"CorpusConfig.num_{name} ", f"--{name} ")
+    return said.replace("CorpusConfig.", "--")

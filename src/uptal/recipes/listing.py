@@ -30,6 +30,17 @@ class VideoList:
         return {"list": str(self.file.resolve()), "split": self.split}
 
 
+def video_list(file: str | None, split: str | None) -> VideoList | None:
+    """What `--list` and `--split` ask for; None for all videos.
+
+    Raises:
+        ConfigError: A split of nothing.
+    """
+    if split and not file:
+        raise ConfigError("--split chooses lines of --list: give --list FILE, a list with the column split.")
+    return VideoList(Path(file), split) if file else None
+
+
 def listed_videos(paths: Sequence[Path], chosen: VideoList, folder: Path, say: bool = True) -> list[Path]:
     """The paths that the list names, in their own order; says on stderr how many of the list there are.
 

@@ -29,6 +29,7 @@ from uptal.optim import learning_rate, sound_arithmetic
 from uptal.pretext.ahead import Ahead
 from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.loader import Loader
+from uptal.recipes.listing import VideoList, listed_videos
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import new_task
 from uptal.video import VideoInfo, find_videos
@@ -40,8 +41,12 @@ _WARM_UP = 2
 """Steps before the clock starts: memory, workers, compilation."""
 
 
-def measure(cfg: PretrainConfig, videos: Path | None, steps: int, profiled: bool = False) -> dict[str, Any]:
+def measure(
+    cfg: PretrainConfig, videos: Path | None, steps: int, profiled: bool = False, chosen: VideoList | None = None
+) -> dict[str, Any]:
     """Trains for some steps and throws the result away; `profiled` adds one more, operation by operation.
+
+    Of the folder `videos` those that `chosen` names are used, or all.
 
     Raises:
         ConfigError: Nothing to measure, or settings that cannot be used here.
@@ -49,7 +54,7 @@ def measure(cfg: PretrainConfig, videos: Path | None, steps: int, profiled: bool
     if steps < 1 or 0 in (cfg.optim.max_steps, cfg.optim.epochs):
         raise ConfigError("There is no step to measure; give --steps 1 or more, and a recipe that trains.")
     device, alone = choose_device(cfg.device, 0), World(0, 1, 0)
-    loader = _loader(cfg, videos, steps, alone)
+    loader = _loader(cfg, videos, alone, chosen)
     torch.manual_seed(cfg.seed)
     task = new_task(cfg, device, alone, classes=None if loader.labels is None else dict(loader.labels))
     learner = Learner(task, cfg.optim, device)
@@ -184,9 +189,11 @@ class _Stopwatch:
             torch.cuda.synchronize(self.device)
 
 
-def _loader(cfg: PretrainConfig, videos: Path | None, steps: int, alone: World) -> Loader:
-    needed = cfg.optim.batch * 2
-    paths = [Path(f"noise{number}.mp4") for number in range(needed)] if videos is None else find_videos(videos)
+def _loader(cfg: PretrainConfig, videos: Path | None, alone: World, chosen: VideoList | None) -> Loader:
+    paths = [Path(f"noise{number}.mp4") for number in range(cfg.optim.batch * 2)]
+    if videos is not None:
+        paths = find_videos(videos)
+        paths = paths if chosen is None else listed_videos(paths, chosen, videos)
     supervised = cfg.method == "supervised"
     loader = Loader(
         paths,

@@ -111,8 +111,8 @@ class CorpusConfig:
         _require(
             1 <= self.classes_per_video <= self.num_classes, "classes_per_video", self.classes_per_video, "1 or more"
         )
-        _require(min(self.num_trimmed, self.num_untrimmed) >= 0, "num_trimmed, num_untrimmed",
-                 (self.num_trimmed, self.num_untrimmed), "0 or more")  # fmt: skip
+        for name in ("num_trimmed", "num_untrimmed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.fps >= 1, "fps", self.fps, "1 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.max_instances >= 1, "max_instances", self.max_instances, "1 or more")

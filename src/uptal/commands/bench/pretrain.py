@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from uptal.commands.options import add_settings, new_parser, take_settings
+from uptal.errors import ConfigError
 from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
+from uptal.recipes.listing import video_list
 from uptal.recipes.measuring import measure
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.waiting import describe_wait
@@ -25,6 +27,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("recipe", help="name of a recipe")
     parser.add_argument("--videos", help="folder of videos; without, the device is measured alone, on noise")
+    parser.add_argument("--list", help="use only the videos that this file names, as `uptal pretrain` does")
+    parser.add_argument("--split", help="use only these lines of --list: train, val or test")
     parser.add_argument("--steps", type=int, default=10, help="steps to measure, after two that are not")
     parser.add_argument("--small", action="store_true", help="the recipe's twin for a laptop")
     parser.add_argument("--profile", action="store_true", help="also tell which operations a step's time goes into")
@@ -32,7 +36,10 @@ def main(arguments: list[str]) -> None:
     add_settings(parser, defaults)
     parsed = parser.parse_args(arguments)
     videos = Path(parsed.videos) if parsed.videos else None
-    found = measure(take_settings(parsed, PretrainConfig), videos, parsed.steps, parsed.profile)
+    if parsed.list and videos is None:
+        raise ConfigError("--list names videos of a folder: give it as --videos.")
+    chosen = video_list(parsed.list, parsed.split)
+    found = measure(take_settings(parsed, PretrainConfig), videos, parsed.steps, parsed.profile, chosen)
     if parsed.json:
         with atomic_write(parsed.json) as out:
             json.dump({"recipe": parsed.recipe, **found, "environment": environment()}, out, indent=1)
