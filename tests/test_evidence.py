@@ -305,7 +305,20 @@ def test_the_tables_of_the_page_are_those_of_the_results():
     assert found
     for name, budget, rows, table in found:
         points = collect(read_runs(ROOT / "benchmarks" / "results" / "onset"), corpus(name))
-        assert table == markdown(points, int(budget), rows=rows.split(","))
+        assert table == markdown(points, int(budget), rows=rows.split(";" if ";" in rows else ","))
+
+
+def test_rows_of_other_settings_are_shown_by_their_names_in_the_results(capsys):
+    words = ["reproduce", "onset", "--corpus", "B", "--out", str(ROOT / "benchmarks" / "results"), "--table", "16000"]
+    other = "pal+contrast.motion=[reversed]"
+    assert main([*words, "--rows", f"pal;{other}"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in said[2:4]] == ["| pal", f"| {other}"]
+    assert said[-1].startswith(f"| pal over {other} | 3 |")
+    assert main([*words, "--method", "pal", "--set", "contrast.motion=[reversed]"]) == 0
+    assert capsys.readouterr().out.splitlines()[2] == said[3]
+    assert main([*words, "--rows", "pal;pel"]) == 1
+    assert "nothing of pel has been measured on corpus B. There are frame_difference; moco;" in capsys.readouterr().err
 
 
 def test_the_figure_has_a_line_for_each_method():

@@ -62,6 +62,9 @@ def main(arguments: list[str]) -> None:
         "--table", type=int, metavar="PAIRS", help="print what --method has at this budget as Markdown, and no more"
     )
     parser.add_argument("--figure", help="also draw what --method has, as an SVG file")
+    parser.add_argument(
+        "--rows", metavar="NAME;...", help="other rows for --table and --figure, by their names in the results"
+    )
     parsed = parser.parse_args(arguments)
     if min(parsed.seeds, parsed.pairs, parsed.threads) < 1:
         raise ConfigError("--seeds, --pairs and --threads must be at least 1.")
@@ -91,13 +94,27 @@ def main(arguments: list[str]) -> None:
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
-    chosen = () if parsed.method == "all" else names
+    chosen = () if parsed.method == "all" else [row.name for row in rows]
+    if parsed.rows:
+        chosen = _measured(parsed.rows.split(";"), out, where)
     if parsed.table is None:
         print_summary(out, where)
     else:
         print(markdown(collect(read_runs(out), where), parsed.table, rows=chosen))
     if parsed.figure:
         _draw(Path(parsed.figure), out, where, chosen)
+
+
+def _measured(rows: Sequence[str], out: Path, where: Corpus) -> Sequence[str]:
+    """The rows, if there are results of all of them."""
+    there = sorted({name for name, _ in collect(read_runs(out), where)})
+    missing = [name for name in rows if name not in there]
+    if missing:
+        raise ConfigError(
+            f"{out}: nothing of {', '.join(missing)} has been measured on corpus {where.name}. There are "
+            f"{'; '.join(there) or 'no rows'}."
+        )
+    return rows
 
 
 def _draw(file: Path, out: Path, where: Corpus, rows: Sequence[str]) -> None:
