@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from memory import equal, tensors
+from memory import equal, films, tensors
 from memory import loader as make_loader
-from uptal.errors import UptalError
+from uptal.errors import VideoError
 from uptal.pretext.ahead import Ahead
 from uptal.pretext.batch import synthesise
+from uptal.video import Quarantine, QuarantineError
 from workshop import wait_for
 
 CPU = torch.device("cpu")
@@ -43,12 +44,15 @@ def test_the_same_batches_come_with_their_pictures(threads, position):
         )
 
 
-def test_one_pass_follows_the_other_without_a_gap(threads, monkeypatch):
-    """The first batch of what comes next is being made when the last one is handed out."""
+@pytest.mark.parametrize("counted", [0, 4])
+def test_one_pass_follows_the_other_without_a_gap(threads, monkeypatch, counted):
+    """The first batch of what comes next is being made when the last one is handed out; as `fit` asks for them."""
     threads(2)
+    options = {"data": {"val_videos": counted}}
     passes = [(0, 0), (1, 0), (2, 4), (3, 0)]
-    expected = [list(make_loader().batches(*one)) for one in passes]
-    loader, started = make_loader(), []
+    expected = [list(make_loader(**options).batches(*one)) for one in passes]
+    validation = list(make_loader(**options).validation_batches())
+    loader, started = make_loader(**options), []
     restart = loader._order.restart
     monkeypatch.setattr(loader._order, "restart", lambda begin: started.append(begin) or restart(begin))
     with Ahead(loader, CPU) as ahead:
@@ -58,24 +62,29 @@ def test_one_pass_follows_the_other_without_a_gap(threads, monkeypatch):
                 found.append(replace(batch, views=None))
                 assert len(found) < len(batches) or (ahead._begun is not None and len(ahead._begun.coming) == 1)
             assert equal(found, batches)
+            assert equal(list(ahead.validation_batches()), validation) and len(validation) == counted // 4
     assert started == [(0, 0), (2, 4)]  # the third was not what had been foreseen
 
 
-def test_what_is_wrong_with_the_next_pass_is_said_when_it_is_asked_for(threads, monkeypatch):
+def test_what_is_wrong_with_the_next_pass_is_said_when_it_is_asked_for(threads, monkeypatch, tmp_path):
+    """Two of the validation videos cannot be read, which nobody has seen before; one would be tolerated."""
     threads(2)
-    loader = make_loader()
-    gathered = loader.gathered
+    bad = {f"v{number:02}" for number in make_loader(data={"val_videos": 4}).schedule.validation[:2]}
+    source = films()
+    probe = source.probe
 
-    def failing(epoch, position=0):
-        if epoch:
-            raise UptalError("too many videos are unreadable")
-        yield from gathered(epoch, position)
+    def broken(path):
+        if path.stem in bad:
+            raise VideoError(path, "broken")
+        return probe(path)
 
-    monkeypatch.setattr(loader, "gathered", failing)
+    monkeypatch.setattr(source, "probe", broken)
+    quarantine = Quarantine(total=12, limit=0.01, folder=tmp_path)
+    loader = make_loader(source=source, quarantine=quarantine, data={"val_videos": 4})
     with Ahead(loader, CPU) as ahead:
-        assert len(list(ahead.batches(0))) == len(list(make_loader().batches(0)))
-        with pytest.raises(UptalError, match="too many"):
-            list(ahead.batches(1))
+        assert len(list(ahead.batches(0))) == 2
+        with pytest.raises(QuarantineError, match="2 of 12 videos"):
+            list(ahead.validation_batches())
 
 
 @pytest.mark.parametrize(("total", "training"), [(2, 1), (4, 3), (9, 6)])
@@ -137,5 +146,6 @@ class TestForAGPU:
 def test_workers_are_asked_for_a_whole_step_ahead(parts):
     loader = make_loader(batch=4, parts=parts)
     loader.videos.data = replace(loader.videos.data, workers=2)
+    loader._order.parcel = loader._parcel()
     factor = loader._workers().prefetch_factor
     assert factor is not None and factor * 2 * loader._order.parcel == 4 * parts

@@ -21,7 +21,7 @@ from uptal.evidence.corpora import Corpus, allow, corpus
 from uptal.evidence.curves import onset_svg
 from uptal.evidence.films import Films, InMemory, draw_films
 from uptal.evidence.measures import by_heads
-from uptal.evidence.methods import CLIPS, method, methods, warm_start
+from uptal.evidence.methods import CLIPS, Warm, method, methods, warm_start
 from uptal.evidence.results import open_run, read_runs
 from uptal.evidence.scores import HEADS, NAMES
 from uptal.evidence.study import Study, _Training, budgets, run_study
@@ -91,30 +91,52 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(smoke, tmp_pat
     ]  # fmt: skip
 
 
-def test_a_warm_start_is_from_the_encoder_of_the_other_row_at_its_budget(smoke, tmp_path):
+@pytest.mark.parametrize("name", ["pal", "tac"])
+def test_a_warm_start_is_from_the_encoder_of_the_other_row_at_its_budget(smoke, tmp_path, name):
+    """`tac` draws numbers while it trains, for its dropout: they must not depend on when the start was trained."""
     where, films = smoke
     known = rows(where)
-    study = Study(where, warm_start(known["pal"], "moco@16", known), 0)
+    study = Study(where, warm_start(known[name], "moco@016", known), 0)
     training = _Training(study, films, tmp_path / "w")
     trainer = training._new_trainer(None)
-    assert trainer is not None and isinstance(trainer.task, PAL)
+    assert trainer is not None
     (kept,) = (tmp_path / "w").glob("smoke-moco-s0-*/encoders/16.safetensors")
-    for part in (trainer.task.online, trainer.task.momentum):
+    task = trainer.task
+    for part in (task.online, task.momentum) if isinstance(task, PAL) else (task,):
         found, start = part.backbone.state_dict(), load_file(kept)
         assert found.keys() == start.keys() and all(torch.equal(found[name], start[name]) for name in start)
     whole, _ = run_study(study, films, [16, 32], tmp_path / "a", tmp_path / "w")
     assert whole.config["warm"] == {"method": "moco", "budget": 16, "digest": kept.parent.parent.name[-12:]}
-    assert whole.config["method"] == "pal+warm=moco@16" and "warm" not in Study(where, known["pal"], 0).settings()
+    assert whole.config["method"] == f"{name}+warm=moco@16" and "warm" not in Study(where, known[name], 0).settings()
     run_study(study, films, [16], tmp_path / "b", tmp_path / "w2")
     parts, complete = run_study(study, films, [16, 32], tmp_path / "b", tmp_path / "w2")
     assert complete and [point["scores"] for point in parts.points] == [point["scores"] for point in whole.points]
-    cold, _ = run_study(Study(where, known["pal"], 0), films, [16], tmp_path / "c", tmp_path / "w")
+    cold, _ = run_study(Study(where, known[name], 0), films, [16], tmp_path / "c", tmp_path / "w")
     assert cold.points[0]["scores"] != whole.points[0]["scores"]
     _, complete = run_study(study, films, [16], tmp_path / "d", tmp_path / "w3", until=0.0)
     assert not complete
 
 
-@pytest.mark.parametrize("said", ["moco", "moco@", "moco@0", "random@16", "pel@16", "tac@32000"])
+def test_the_row_that_a_warm_start_is_from_is_not_spoilt_by_it(smoke, tmp_path):
+    where, films = smoke
+    known = rows(where)
+    study = Study(where, warm_start(known["pal"], "moco@4000", known), 0)
+    moco = _Training(Study(where, known["moco"], 0), films, tmp_path)
+    assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == moco.kept(2016)
+    assert moco.kept(2000).exists()
+    with moco.folder.locked():  # it is being trained on
+        assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == moco.kept(2016)
+    with pytest.raises(ConfigError, match=r"--warm moco@1600: .*trained beyond 1600 pairs before"):
+        _Training(study, films, tmp_path)._start(Warm(known["moco"], 1600), None)
+
+
+def test_a_warm_start_needs_the_same_encoder():
+    known = methods(32)
+    with pytest.raises(ConfigError, match=r"--warm moco@2000: .*has the encoder \('slim', \{\}\), and moco has"):
+        warm_start(method("pal", known, {"encoder": "slim"}), "moco@2000", known)
+
+
+@pytest.mark.parametrize("said", ["moco", "moco@", "moco@0", "moco@3", "random@16", "pel@16", "tac@32000"])
 def test_a_warm_start_that_cannot_be_is_refused(said, capsys):
     assert main(["reproduce", "onset", "--corpus", "smoke", "--method", "pal", "--warm", said]) == 1
     assert "--warm" in capsys.readouterr().err
@@ -317,6 +339,7 @@ def test_rows_of_other_settings_are_shown_by_their_names_in_the_results(capsys):
     assert said[-1].startswith(f"| pal over {other} | 3 |")
     assert main([*words, "--method", "pal", "--set", "contrast.motion=[reversed]"]) == 0
     assert capsys.readouterr().out.splitlines()[2] == said[3]
+    assert main([*words[:-2], "--rows", "pal"]) == 1 and "give one of them" in capsys.readouterr().err
     assert main([*words, "--rows", "pal;pel"]) == 1
     assert "nothing of pel has been measured on corpus B. There are frame_difference; moco;" in capsys.readouterr().err
 

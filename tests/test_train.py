@@ -27,7 +27,7 @@ from uptal.learner import Learner
 from uptal.localizers.actionformer import ActionFormerConfig
 from uptal.localizers.bmn import BMNConfig
 from uptal.localizers.gtad import GTADConfig
-from uptal.optim import Plateau, after_epoch, sound_arithmetic
+from uptal.optim import Plateau, after_epoch, optimiser, restore, sound_arithmetic
 from uptal.recipes import heads
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.bmn import BMNSettings
@@ -654,3 +654,30 @@ class TestRunFolder:
         (tmp_path / "config.yaml").write_text("a: [")
         with pytest.raises(ConfigError, match="settings of the run in this folder cannot be read"):
             pretrain(tiny(max_steps=1), corpus / "trimmed", tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_run_goes_on_with_the_kernel_of_here(algorithm, scaled):
+    """Saved without the fused kernel: with it the weights go the same way, to rounding, also behind a loss scale."""
+    torch.manual_seed(0)
+    cfg, one = replace(TOY, algorithm=algorithm, weight_decay=0.1), torch.nn.Linear(5, 3)
+    plain = optimiser(one.parameters(), cfg)
+    plain.param_groups[0]["fused"] = None
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=4.0)
+
+    def step(layer, by, scaler):
+        by.zero_grad()
+        scaler.scale(layer(torch.arange(10.0).view(2, 5)).square().mean()).backward()
+        scaler.step(by)
+        scaler.update()
+
+    step(one, plain, torch.amp.GradScaler("cpu", enabled=False))
+    other = copy.deepcopy(one)
+    fused = optimiser(other.parameters(), cfg)
+    restore(fused, copy.deepcopy(plain.state_dict()))
+    assert fused.param_groups[0]["fused"] is True
+    for _ in range(3):
+        step(one, plain, torch.amp.GradScaler("cpu", enabled=False))
+        step(other, fused, scaler)
+    assert torch.allclose(one.weight, other.weight, rtol=1e-5, atol=1e-6)

@@ -144,6 +144,9 @@ def test_a_worker_says_nothing_of_a_training_process_that_has_left(capsys):
 
 
 def test_other_errors_pass_through_unchanged(videos):
+    around = ValueError("its own cause")
+    with pytest.raises(ValueError, match="its own cause"), loader(videos).watched():
+        raise around from around
     with pytest.raises(RuntimeError, match="of another kind"), loader(videos).watched():
         raise RuntimeError("of another kind")
 

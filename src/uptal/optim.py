@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -146,6 +146,15 @@ def optimiser(parameters: Iterable[nn.Parameter], cfg: OptimConfig) -> torch.opt
         return torch.optim.SGD(groups, cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay, fused=fused)
     kind = torch.optim.Adam if cfg.algorithm == "adam" else torch.optim.AdamW
     return kind(groups, cfg.lr, weight_decay=cfg.weight_decay, fused=fused)
+
+
+def restore(optimiser: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
+    """Loads an optimiser's state; whether its kernel is fused is decided here and now, not by the run that saved it."""
+    groups = [
+        {**group, "fused": own.get("fused")}
+        for group, own in zip(stored["param_groups"], optimiser.param_groups, strict=True)
+    ]
+    optimiser.load_state_dict({**stored, "param_groups": groups})
 
 
 def arithmetic(cfg: OptimConfig, device: torch.device) -> torch.dtype:

@@ -21,7 +21,7 @@ from uptal.distributed import World, any_process, average, gather, world
 from uptal.errors import CheckpointError, ConfigError
 from uptal.learner import Batch, DivergenceError, Learner, Task
 from uptal.memory import keep_freed_memory
-from uptal.optim import OptimConfig, Plateau, after_epoch, learning_rate, sound_arithmetic
+from uptal.optim import OptimConfig, Plateau, after_epoch, learning_rate, restore, sound_arithmetic
 from uptal.progress import Progress
 from uptal.run import RunFolder, versions
 from uptal.stopping import stop_signal
@@ -222,7 +222,7 @@ def _resume(learner: Learner, run: RunFolder, main: bool) -> _State:
         return _State()
     try:
         learner.task.load_state_dict(found.weights)
-        learner.optimiser.load_state_dict(found.train["optimiser"])
+        restore(learner.optimiser, found.train["optimiser"])
         learner.scaler.load_state_dict(found.train["scaler"])
         _restore_random(found.train["random"])
         if torch.cuda.is_available() and len(found.train["random"]["cuda"]) == torch.cuda.device_count():

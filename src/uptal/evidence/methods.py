@@ -75,15 +75,23 @@ def warm_start(row: Method, said: str, known: Mapping[str, Method]) -> Method:
         ConfigError: There is no such row, or it is not trained, or not so far.
     """
     name, _, pairs = said.partition("@")
-    start = known.get(name)
-    if start is None or start.kind != "trained" or not pairs.isdecimal() or not int(pairs):
+    start, budget = known.get(name), int(pairs) if pairs.isdecimal() else 0
+    if start is None or start.kind != "trained" or start.steps_for(budget) < 1:
         able = ", ".join(one.name for one in known.values() if one.kind == "trained")
-        raise ConfigError(f"--warm expects METHOD@PAIRS, such as moco@16000, found {said!r}. Methods: {able}.")
-    if start.most is not None and int(pairs) > start.most:
+        raise ConfigError(
+            f"--warm expects METHOD@PAIRS with pairs for a step or more, such as moco@16000, found {said!r}. Methods: "
+            f"{able}."
+        )
+    if start.most is not None and budget > start.most:
         raise ConfigError(f"--warm {said}: {name} is trained up to {start.most} pairs.")
     if row.kind != "trained":
         return row
-    return replace(row, name=f"{row.name}+warm={said}", title=f"{row.title}, from {said}", warm=Warm(start, int(pairs)))
+    assert row.config is not None and start.config is not None
+    ours, theirs = ((cfg.encoder, cfg.encoder_options) for cfg in (row.config, start.config))
+    if ours != theirs:
+        raise ConfigError(f"--warm {said}: {row.name} has the encoder {ours}, and {name} has {theirs}.")
+    where = f"{name}@{budget}"
+    return replace(row, name=f"{row.name}+warm={where}", title=f"{row.title}, from {where}", warm=Warm(start, budget))
 
 
 def _clips_a_video(config: PretrainConfig) -> int:

@@ -22,10 +22,10 @@ from torch import nn
 from uptal.clipspec import ClipSpec
 from uptal.distributed import world
 from uptal.encoders.weights import read_tensors
-from uptal.errors import UptalError
+from uptal.errors import ConfigError, UptalError
 from uptal.evidence.corpora import Place
 from uptal.evidence.films import Films, InMemory, Material
-from uptal.evidence.methods import Method
+from uptal.evidence.methods import Method, Warm
 from uptal.evidence.results import RunFile, digest, open_run
 from uptal.evidence.scores import HEADS, INTERVAL, SEEDS, Features, encoded, frame_difference, score
 from uptal.files import atomic_write
@@ -189,7 +189,7 @@ class _Training:
         Raises:
             BeyondError: The run went on beyond the budget before.
         """
-        steps, kept = self.study.row.steps_for(budget), self.folder.path / "encoders" / f"{budget}.safetensors"
+        steps, kept = self.study.row.steps_for(budget), self.kept(budget)
         if kept.exists():
             return kept
         trainer = self._trainer = self._trainer or self._new_trainer(until)
@@ -202,16 +202,36 @@ class _Training:
         _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
         return kept
 
+    def kept(self, budget: int) -> Path:
+        """Where the encoder at a budget is, once it is there."""
+        return self.folder.path / "encoders" / f"{budget}.safetensors"
+
+    def _start(self, warm: Warm, until: float | None) -> Path | None:
+        """The encoder to start from; the row that it is of can still be measured at lower budgets."""
+        before = _Training(Study(self.study.where, warm.row, self.study.seed), self.films, self.work)
+        if before.kept(warm.budget).exists():
+            return before.kept(warm.budget)
+        with before.folder.locked():
+            for budget in (*(one for one in budgets(warm.budget) if one < warm.budget), warm.budget):
+                try:
+                    found = before.encoder(budget, until)
+                except BeyondError as error:
+                    if budget == warm.budget:
+                        raise ConfigError(f"--warm {warm.row.name}@{budget}: {error}. Use another --work.") from error
+                    continue
+                if found is None:
+                    return None
+        return before.kept(warm.budget)
+
     def _new_trainer(self, until: float | None) -> Trainer | None:
-        config, warm = self.study.config, self.study.row.warm
+        config, warm, start = self.study.config, self.study.row.warm, None
         assert config is not None
-        trainer = Trainer(config, self.films, self.folder)
         if warm is not None and not any(self.folder.checkpoints.glob("step_*")):
-            before = _Training(Study(self.study.where, warm.row, self.study.seed), self.films, self.work)
-            with before.folder.locked():
-                start = before.encoder(warm.budget, until)
+            start = self._start(warm, until)
             if start is None:
                 return None
+        trainer = Trainer(config, self.films, self.folder)  # after it: what training draws must not depend on the start
+        if start is not None:
             trainer.start_from(read_tensors(start))
         return trainer
 

@@ -73,13 +73,15 @@ class Ahead:
         while self._one_more(begun):
             if len(begun.coming) > self._most:
                 yield begun.coming.popleft().result()
-        self._begun = self._next_begun()
+        self._begun = None if self._loader.coming is None else self._begin(self._loader.coming)
         while begun.coming:
+            self._one_more_of_the_next()
             yield begun.coming.popleft().result()
 
     def validation_batches(self) -> Iterator[Batch]:
         """`Loader.validation_batches`."""
-        return self.batches(VALIDATION)
+        if self._loader.schedule.num_validation:
+            yield from self.batches(VALIDATION)
 
     @property
     def _most(self) -> int:
@@ -89,20 +91,16 @@ class Ahead:
     def _begin(self, which: Pass) -> _Begun:
         return _Begun(which, self._loader.gathered(*which))
 
-    def _next_begun(self) -> _Begun | None:
-        """What the run will ask for next, begun with, so that the first step of an epoch waits no longer than others.
+    def _one_more_of_the_next(self) -> None:
+        """What the run will ask for next is begun with, so that the first step of an epoch waits no longer than others.
 
         Whatever is wrong with its videos is not for the run to hear before it asks.
         """
-        if self._loader.coming is None:
-            return None
-        begun = self._begin(self._loader.coming)
         try:
-            while len(begun.coming) < self._most and self._one_more(begun):
-                pass
+            if self._begun is not None:
+                self._one_more(self._begun)
         except UptalError:
-            return None
-        return begun
+            self._begun = None
 
     def _one_more(self, begun: _Begun) -> bool:
         """Has the next batch of a pass prepared; False at its end."""

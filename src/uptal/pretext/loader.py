@@ -91,7 +91,8 @@ class Loader:
 
     def validation_batches(self) -> Iterator[Batch]:
         """The validation videos with the same draws every time; an incomplete last batch is dropped."""
-        yield from self.batches(VALIDATION)
+        if self.schedule.num_validation:
+            yield from self.batches(VALIDATION)
 
     def gathered(self, epoch: int, position: int = 0) -> Iterator[Callable[[], Batch]]:
         """What `batches` gives, each when it is called for: to copy so many pictures can be left to another thread."""
@@ -290,9 +291,11 @@ class _Order:
 def _notice(error: BaseException | None) -> str | None:
     """What PyTorch says of a worker, where this is behind an error: its signal handler raises in the midst of whatever
     is being done, and code that takes every error for one of its own puts another on top of it."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader"):
             return str(error)
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

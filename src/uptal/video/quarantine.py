@@ -70,17 +70,16 @@ class Quarantine:
         return len(self.failures)
 
     def add(self, error: VideoError) -> None:
-        """Notes one failed video; a video that is known already changes nothing.
+        """Notes one failed video, each once.
 
         Raises:
             QuarantineError: More distinct videos failed than are allowed; it carries the list.
             ConfigError: The list cannot be written.
         """
-        if error.path in self.failures:
-            return
-        self.failures[error.path] = error.reason
-        if self._file is not None and error.path not in self._listed:
-            _append(self._file, {"video": error.path, "reason": error.reason})
+        if error.path not in self.failures:
+            self.failures[error.path] = error.reason
+            if self._file is not None and error.path not in self._listed:
+                _append(self._file, {"video": error.path, "reason": error.reason})
         if len(self.failures) > self.allowed:
             raise QuarantineError(
                 f"{len(self)} of {self.total} videos cannot be used, {self.allowed} would be tolerated. Mend or remove "

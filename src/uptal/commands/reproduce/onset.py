@@ -79,6 +79,11 @@ def main(arguments: list[str]) -> None:
     wanted = _budgets(parsed.at) if parsed.at else budgets(parsed.pairs)
     if parsed.table is not None:
         parsed.only_print = True
+    chosen = () if parsed.method == "all" else [row.name for row in rows]
+    if parsed.rows:
+        if parsed.table is None and not parsed.figure:
+            raise ConfigError("--rows says what --table or --figure shows: give one of them.")
+        chosen = _measured(parsed.rows.split(";"), out, where)
     for row in rows if not parsed.only_print else ():
         allow(row, where)
         if row.warm is not None:
@@ -94,9 +99,6 @@ def main(arguments: list[str]) -> None:
             if not complete:
                 print(f"{study.row.name}, seed {study.seed}: stopped and saved; the same command goes on from there")
                 break
-    chosen = () if parsed.method == "all" else [row.name for row in rows]
-    if parsed.rows:
-        chosen = _measured(parsed.rows.split(";"), out, where)
     if parsed.table is None:
         print_summary(out, where)
     else:
