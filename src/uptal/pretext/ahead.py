@@ -25,8 +25,8 @@ class Ahead:
 
     Within the block PyTorch's threads are divided between training and pictures. Where there is one only, this is the
     loader and nothing else. A GPU makes its pictures itself, from batches that a thread puts together in pinned memory,
-    those of a step while the one before trains; for their copies no step waits. While the last batch of an epoch trains,
-    what the run will ask for next is begun with.
+    those of a step while the one before trains; for their copies no step waits. While the last batch of an epoch
+    trains, what the run will ask for next is begun with.
     """
 
     def __init__(self, loader: Loader, device: torch.device):
