@@ -55,6 +55,7 @@ _LATER = {
         "background": False,
         "own_outside": False,
         "motion": [],
+        "changes": 0.0,
         "positives": "own",
     },
     "data.timeline": {"regions": 1},

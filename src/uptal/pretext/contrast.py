@@ -62,6 +62,9 @@ class ContrastConfig:
     """Also tell the query from its own key region with the motion spoilt: every clip one frame held still, its frames
     backwards, or in a random order; each of them is one more negative, of the momentum encoder. Scene and performer
     are then the same in the key and in these negatives, and only what moves is left to tell. Not in the paper."""
+    changes: float = 0.0
+    """Share of the pairs of which one view, drawn anew each step, is shown as its changes from frame to frame, in grey.
+    What looks alike in both views is then no help, and what moves alike is. Not in the paper."""
     positives: Literal["own", "all"] = "own"
     """With several regions a video (`data.timeline.regions`): a query is to find the key of its own region, or those of
     the other regions of its video as well (the mean of as many losses)."""
@@ -81,6 +84,8 @@ class ContrastConfig:
             raise ConfigError(
                 "contrast.dense is a weight of 0 or more, and goes without split_bn, shuffle_bn, symmetric."
             )
+        if not 0 <= self.changes <= 1:
+            raise ConfigError(f"contrast.changes is a share from 0 to 1, found {self.changes}.")
         if self.background and self.negatives != "queue":
             raise ConfigError(
                 "contrast.background adds the background's key to the queue's; with contrast.negatives "

@@ -22,6 +22,7 @@ from uptal.distributed import gather, same_on_all, world
 from uptal.errors import ConfigError
 from uptal.pretext.batch import Batch, synthesise
 from uptal.pretext.boundary import boundary_head, boundary_loss
+from uptal.pretext.changes import as_changes, draw_changes
 from uptal.pretext.contrast import Contrast, ContrastConfig, Hard, Queue, geometry, info_nce, momentum_update
 from uptal.pretext.dense import dense_nce, region_clips
 from uptal.pretext.norm import interleaved, split_batch_norm
@@ -175,10 +176,14 @@ class PAL(nn.Module):
         In training mode the keys are kept for `after_step`; in evaluation nothing is changed.
         """
         views = synthesise(batch)
-        found = self._compared(batch, views, 0)
+        changed = None
+        if self.contrast.changes:
+            changed = draw_changes(self.contrast.changes, len(batch.ids), self.training)
+            changed = changed.to(batch.ids.device, non_blocking=True)
+        found = self._compared(batch, views, changed, 0)
         loss, accuracy, terms = found.result.loss, found.result.accuracy, found.terms
         if self.contrast.symmetric:
-            back = self._compared(batch, views, 1)
+            back = self._compared(batch, views, changed, 1)
             loss, accuracy = (loss + back.result.loss) / 2, (accuracy + back.result.accuracy) / 2
             terms = {name: (value + back.terms[name]) / 2 for name, value in terms.items()}
         weights = {"dense": self.contrast.dense, "boundary": self.head.boundary}
@@ -189,9 +194,18 @@ class PAL(nn.Module):
         watched = {"negatives": found.result.num_negatives, **geometry(found.query.detach(), found.key)}
         return {"loss": loss, "accuracy": accuracy, **watched, **terms}
 
-    def _compared(self, batch: Batch, views: Sequence[tuple[Tensor, Placement]], view: int) -> _Compared:
-        """One view as query, the other as key."""
-        (clips, place), (key_clips, key_place) = views[view], views[1 - view]
+    def _compared(
+        self,
+        batch: Batch,
+        views: Sequence[tuple[Tensor, Placement]],
+        changed: Bool[Tensor, "2 B"] | None,
+        view: int,
+    ) -> _Compared:
+        """One view as query, the other as key; `changed` says which are shown as changes."""
+        (clips, place), (plain_key_clips, key_place) = views[view], views[1 - view]
+        key_clips = plain_key_clips
+        if changed is not None:
+            clips, key_clips = as_changes(clips, changed[view]), as_changes(key_clips, changed[1 - view])
         counted = ~batch.looped if self.contrast.skip_looped else None
         features = self.online.clip_features(clips, place)
         query = self.online.region(features, place)
@@ -213,8 +227,10 @@ class PAL(nn.Module):
         if self.contrast.own_outside:
             hard.append(self.online.outside(features, place))
         for how in self.contrast.motion:
-            frames = key_clips.unbind(3)
+            frames = plain_key_clips.unbind(3)
             spoilt = torch.stack([frames[at] for at in frame_order(how, len(frames))], 3)
+            if changed is not None:
+                spoilt = as_changes(spoilt, changed[1 - view])
             hard.append(Hard(self.key(spoilt, key_place), torch.ones_like(batch.looped)))
         videos = len(batch.names)
         others = range(videos, len(key), videos) if self.contrast.positives == "all" else ()

@@ -32,6 +32,11 @@ def check_together(timeline: TimelineConfig, paste: PasteConfig, head: HeadConfi
             f"contrast.motion puts the frames of a clip in another order, and data.timeline.frames is "
             f"{timeline.frames}. Use clips of 3 frames or more, or leave it out."
         )
+    if contrast.changes and timeline.frames < 2:
+        raise ConfigError(
+            "contrast.changes is about changes from frame to frame, and data.timeline.frames is "
+            f"{timeline.frames}. Use clips of 2 frames or more, or leave it out."
+        )
     nothing_around = timeline.context == "none" or timeline.region.min_clips == timeline.clips
     for name, wanted in (("contrast.own_outside", contrast.own_outside), ("head.boundary", head.boundary)):
         if wanted and nothing_around:
