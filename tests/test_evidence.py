@@ -24,7 +24,7 @@ from uptal.evidence.measures import by_heads
 from uptal.evidence.methods import CLIPS, Warm, method, methods, warm_start
 from uptal.evidence.results import open_run, read_runs
 from uptal.evidence.scores import HEADS, NAMES
-from uptal.evidence.study import Study, _Training, budgets, run_study
+from uptal.evidence.study import Study, _Training, budgets, kept_encoder, run_study
 from uptal.evidence.summary import collect, compared, markdown, mean_sd, print_summary
 from uptal.pretext.pal import PAL
 from uptal.synthetic import render_video
@@ -121,11 +121,12 @@ def test_the_row_that_a_warm_start_is_from_is_not_spoilt_by_it(smoke, tmp_path):
     where, films = smoke
     known = rows(where)
     study = Study(where, warm_start(known["pal"], "moco@4000", known), 0)
-    moco = _Training(Study(where, known["moco"], 0), films, tmp_path)
-    assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == moco.kept(2016)
-    assert moco.kept(2000).exists()
-    with moco.folder.locked():  # it is being trained on
-        assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == moco.kept(2016)
+    start = Study(where, known["moco"], 0)
+    first, last = (kept_encoder(start, budget, tmp_path) for budget in (2000, 2016))
+    assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == last
+    assert first.exists()
+    with _Training(start, films, tmp_path).folder.locked():  # it is being trained on
+        assert _Training(study, films, tmp_path)._start(Warm(known["moco"], 2016), None) == last
     with pytest.raises(ConfigError, match=r"--warm moco@1600: .*trained beyond 1600 pairs before"):
         _Training(study, films, tmp_path)._start(Warm(known["moco"], 1600), None)
 

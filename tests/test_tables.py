@@ -22,9 +22,10 @@ from uptal.evidence.measures import MEASURES
 from uptal.evidence.methods import CLIPS
 from uptal.evidence.printing import cells, collect, drawing, markdown
 from uptal.evidence.profiles import PROFILES, localizer
-from uptal.evidence.results import RunFile
+from uptal.evidence.results import RunFile, read_run
 from uptal.evidence.rows import rows
 from uptal.evidence.scores import encode_videos
+from uptal.evidence.study import run_study
 from uptal.evidence.tables import EXPERIMENTS, TABLE3, TABLE4, chosen
 from uptal.evidence.tiny import Tiny
 from uptal.recipes.pretrain import PretrainConfig, recipe
@@ -109,6 +110,18 @@ def test_what_one_table_has_measured_is_not_measured_again(smoke, tmp_path):
     assert run_cells(one, films, ("classes",), tmp_path, tmp_path / "w", None)
     assert one.file(tmp_path, "classes").read_text() == before
     assert not (tmp_path / "w").exists()  # nothing is trained
+
+
+def test_what_the_onset_study_has_trained_is_not_trained_again(smoke, tmp_path):
+    where, films = smoke
+    one, measures = Candidate(where, known(where)["pal"], 0, SMOKE), ("classes", "gtad")
+    run_study(one.study, films, [SMOKE.pairs], tmp_path / "onset", tmp_path / "wa", measure=False)
+    for name in "ab":
+        assert run_cells(one, films, measures, tmp_path / name, tmp_path / f"w{name}", until=None)
+    assert not (tmp_path / "wa/tables").exists() and (tmp_path / "wb/tables").exists()
+    for measure in measures:
+        first, second = (read_run(one.file(tmp_path / name, measure)).points[0] for name in "ab")
+        assert all(first[key] == second[key] for key in ("scores", "steps", "videos", "clips", "pairs"))
 
 
 def test_rows_see_as_many_clips_as_pal_or_say_what_else():

@@ -2,7 +2,8 @@
 
     OUT/tables/B-pal-gtad-s0-1f0e….jsonl    line 1: {"config": everything that decides the numbers}, line 2: the numbers
 
-What one table has measured the others need not measure again. Training is the onset study's (`study.Trainer`).
+What one table has measured the others need not measure again. Training is the onset study's (`study.Trainer`), and what
+that has kept in the same work folder is not trained again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from uptal.evidence.methods import Method
 from uptal.evidence.profiles import Profile
 from uptal.evidence.results import RunFile, digest, read_run
 from uptal.evidence.scores import changes, encode_videos, luminance, recalibrated
-from uptal.evidence.study import Study, Trainer
+from uptal.evidence.study import Moment, Study, Trainer, kept_encoder, read_kept
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import new_task
 from uptal.run import RunFolder, environment
@@ -81,9 +82,12 @@ def run_cells(
     if not missing:
         return True
     study, budget = one.study, one.size.budget(one.row)
-    trained = {"steps": 0, "seconds": 0.0}
+    moment = Moment(budget, 0, 0.0, {})
     encoder: nn.Module | None = None
-    if study.config is not None:
+    kept = kept_encoder(study, budget, work)
+    if study.config is not None and one.row.kind == "trained" and kept.exists():
+        encoder, moment = read_kept(kept, study.config, films)
+    elif study.config is not None:
         task = new_task(study.config, choose_device(study.config.device), world())
         if one.row.kind == "trained":
             # a folder for each budget, so that a smaller one can still be measured after a larger one
@@ -94,7 +98,7 @@ def run_cells(
                 if not trainer.advance(one.row.steps_for(budget), until):
                     return False
                 task = trainer.task
-                trained = {"steps": trainer.steps, "seconds": round(trainer.seconds, 1)}
+                moment = Moment(budget, trainer.steps, trainer.seconds, trainer.machine())
         encoder = task.encoder()
     spec = (study.config or PretrainConfig()).clip
     trimmed, untrimmed = _features(one.row, encoder, films, spec)
@@ -108,17 +112,19 @@ def run_cells(
                 size=one.size, seed=one.seed, folder=Path(folder),
             )  # fmt: skip
             scores = MEASURES[name].run(subject)
-        videos = trained["steps"] * (study.config.optim.batch if study.config else 0)
+        videos = moment.steps * (study.config.optim.batch if study.config else 0)
+        here = {key: value for key, value in environment().items() if key != "command"}
         point = {
             "budget": budget,
-            "steps": trained["steps"],
+            "steps": moment.steps,
             "videos": videos,
-            "clips": one.row.clips_of(int(videos)),
-            "pairs": one.row.pairs_of(int(videos)),
-            "train_seconds": trained["seconds"],
+            "clips": one.row.clips_of(videos),
+            "pairs": one.row.pairs_of(videos),
+            "train_seconds": round(moment.seconds, 1),
             "measure_seconds": round(time.monotonic() - clock, 1),
             "scores": {key: round(value, 3) for key, value in scores.items()},
-            **{key: value for key, value in environment().items() if key != "command"},
+            **here,
+            **moment.elsewhere(here),
         }
         RunFile(one.file(out, name), one.settings(name), ()).with_point(point)
     return True

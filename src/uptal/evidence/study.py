@@ -150,7 +150,7 @@ def run_study(
     file, asked = open_run(out, settings), HEADS if heads else ()
     if study.row.kind != "trained":
         if measure and not file.has(0, asked):
-            file = file.with_point(_measured(study, films, None, _Moment(0, 0, 0.0, {}), heads))
+            file = file.with_point(_measured(study, films, None, Moment(0, 0, 0.0, {}), heads))
         return file, True
     assert config is not None
     training = _Training(study, films, work)
@@ -166,7 +166,7 @@ def run_study(
             if kept is None:
                 return file, False
             if measure:
-                encoder, moment = _kept(kept, config, films)
+                encoder, moment = read_kept(kept, config, films)
                 file = file.with_point(_measured(study, films, encoder, moment, heads))
     return file, True
 
@@ -180,8 +180,7 @@ class _Training:
 
     def __init__(self, study: Study, films: Material, work: Path):
         self.study, self.films, self.work = study, films, work
-        name = f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(study.settings())}"
-        self.folder = RunFolder(work / name)
+        self.folder = RunFolder(_folder(study, work))
         self._trainer: Trainer | None = None
 
     def encoder(self, budget: int, until: float | None) -> Path | None:
@@ -190,7 +189,7 @@ class _Training:
         Raises:
             BeyondError: The run went on beyond the budget before.
         """
-        steps, kept = self.study.row.steps_for(budget), self.kept(budget)
+        steps, kept = self.study.row.steps_for(budget), kept_encoder(self.study, budget, self.work)
         if kept.exists():
             return kept
         trainer = self._trainer = self._trainer or self._new_trainer(until)
@@ -200,18 +199,16 @@ class _Training:
             raise BeyondError(
                 f"{self.folder.path}: trained beyond {budget} pairs before, so that they cannot be measured any more"
             )
-        _keep(kept, trainer.task.encoder(), _Moment(budget, steps, trainer.seconds, trainer.machine()))
+        _keep(kept, trainer.task.encoder(), Moment(budget, steps, trainer.seconds, trainer.machine()))
         return kept
-
-    def kept(self, budget: int) -> Path:
-        """Where the encoder at a budget is, once it is there."""
-        return self.folder.path / "encoders" / f"{budget}.safetensors"
 
     def _start(self, warm: Warm, until: float | None) -> Path | None:
         """The encoder to start from; the row that it is of can still be measured at lower budgets."""
-        before = _Training(Study(self.study.where, warm.row, self.study.seed), self.films, self.work)
-        if before.kept(warm.budget).exists():
-            return before.kept(warm.budget)
+        start = Study(self.study.where, warm.row, self.study.seed)
+        kept = kept_encoder(start, warm.budget, self.work)
+        if kept.exists():
+            return kept
+        before = _Training(start, self.films, self.work)
         with before.folder.locked():
             for budget in (*(one for one in budgets(warm.budget) if one < warm.budget), warm.budget):
                 try:
@@ -222,7 +219,7 @@ class _Training:
                     continue
                 if found is None:
                     return None
-        return before.kept(warm.budget)
+        return kept
 
     def _new_trainer(self, until: float | None) -> Trainer | None:
         config, warm, start = self.study.config, self.study.row.warm, None
@@ -237,8 +234,17 @@ class _Training:
         return trainer
 
 
+def _folder(study: Study, work: Path) -> Path:
+    return work / f"{study.where.name}-{study.row.name}-s{study.seed}-{digest(study.settings())}"
+
+
+def kept_encoder(study: Study, budget: int, work: Path) -> Path:
+    """Where the encoder that a run has at a budget is, once it is there."""
+    return _folder(study, work) / "encoders" / f"{budget}.safetensors"
+
+
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
     """How far a run was."""
 
     budget: int
@@ -247,29 +253,34 @@ class _Moment:
     machine: Mapping[str, Any]
     """What it was trained on; empty for what was not trained."""
 
+    def elsewhere(self, here: Mapping[str, Any]) -> dict[str, Any]:
+        """`trained_on`, where that differs from `here` in more than the time."""
+        differs = {**self.machine, "time": None} != {**here, "time": None}
+        return {"trained_on": dict(self.machine)} if self.machine and differs else {}
+
 
 def _here() -> dict[str, Any]:
     return {key: value for key, value in environment().items() if key != "command"}
 
 
-def _elsewhere(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether two environments differ in more than the time."""
-    return {**there, "time": None} != {**here, "time": None}
-
-
-def _keep(path: Path, encoder: nn.Module, moment: _Moment) -> None:
+def _keep(path: Path, encoder: nn.Module, moment: Moment) -> None:
     about = {name: json.dumps(getattr(moment, name)) for name in ("budget", "steps", "seconds", "machine")}
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     with atomic_write(path, "wb") as file:
         file.write(save(weights, about))
 
 
-def _kept(path: Path, config: PretrainConfig, films: Material) -> tuple[nn.Module, _Moment]:
+def read_kept(path: Path, config: PretrainConfig, films: Material) -> tuple[nn.Module, Moment]:
+    """An encoder that `run_study` kept, and how far its run was.
+
+    Raises:
+        UptalError: It does not say of which step it is. WeightsError: It cannot be read.
+    """
     weights = read_tensors(path)
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
     try:
-        moment = _Moment(**{name: json.loads(value) for name, value in about.items()})
+        moment = Moment(**{name: json.loads(value) for name, value in about.items()})
     except (TypeError, ValueError) as error:
         raise UptalError(f"{path}: does not say of which step it is ({error}). Delete it to train anew.") from error
     device = torch.device("cpu") if config.device == "cpu" else choose_device("auto")
@@ -327,7 +338,7 @@ class Trainer:
 
 
 def _measured(
-    study: Study, films: Films, encoder: nn.Module | None, moment: _Moment, heads: Heads | None
+    study: Study, films: Films, encoder: nn.Module | None, moment: Moment, heads: Heads | None
 ) -> dict[str, Any]:
     """A line of the results."""
     clock = time.monotonic()
@@ -353,5 +364,5 @@ def _measured(
         "probe_seconds": round(time.monotonic() - clock, 1),
         "scores": {name: round(value, 3) for name, value in scores.items()},
         **here,
-        **({"trained_on": dict(moment.machine)} if moment.machine and _elsewhere(moment.machine, here) else {}),
+        **moment.elsewhere(here),
     }
