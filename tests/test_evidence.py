@@ -316,6 +316,11 @@ def test_a_budget_as_markdown_pairs_by_seed_and_brackets_what_may_be_chance():
         "|---|---|---|---|",
         "| pal over moco | 2 | +2.5 ± 0.5 | (+0.0 ± 4.0) |",
     ]
+    points["pal+x", 32] = {0: of(23, 11), 1: of(25, 15)}
+    assert (
+        markdown(points, 32, rows=["pal", "pal+x"]).splitlines()[-1]
+        == "| pal+x over pal | 2 | +3.0 ± 0.0 | +1.0 ± 0.0 |"
+    )
     assert markdown(points, 64, rows=["random", "moco"]).splitlines()[2:] == [
         "| random | 1 | 10.0 | 10.0 |", "| moco | 1 | 1.0 | 1.0 |"
     ]  # fmt: skip
@@ -337,7 +342,7 @@ def test_rows_of_other_settings_are_shown_by_their_names_in_the_results(capsys):
     assert main([*words, "--rows", f"pal;{other}"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in said[2:4]] == ["| pal", f"| {other}"]
-    assert said[-1].startswith(f"| pal over {other} | 3 |")
+    assert said[-1].startswith(f"| {other} over pal | 3 |")
     assert main([*words, "--method", "pal", "--set", "contrast.motion=[reversed]"]) == 0
     assert capsys.readouterr().out.splitlines()[2] == said[3]
     assert main([*words[:-2], "--rows", "pal"]) == 1 and "give one of them" in capsys.readouterr().err

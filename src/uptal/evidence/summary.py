@@ -84,7 +84,8 @@ def at_budget(points: Points, budget: int, rows: Sequence[str] = ()) -> dict[str
 
 def markdown(points: Points, budget: int, ours: str = "pal", rows: Sequence[str] = ()) -> str:
     """Two tables: every row at a budget, mean and standard deviation over seeds; and by how much `ours` is above each
-    of the others, paired by seed, with the standard error, in brackets where it is within two of them."""
+    of the others, and each of its variants (`ours+…`) above it, paired by seed, with the standard error, in brackets
+    where it is within two of them."""
     found = at_budget(points, budget, rows)
     names = [name for name in NAMES if any(name in scores for seeds in found.values() for scores in seeds.values())]
     lines = [f"| at {budget:,} pairs | seeds | " + " | ".join(SHORT[name] for name in names) + " |"]
@@ -98,8 +99,10 @@ def markdown(points: Points, budget: int, ours: str = "pal", rows: Sequence[str]
     for row, seeds in compared_to.items():
         both = sorted(seeds.keys() & found[ours].keys())
         if len(both) > 1:
-            cells = (_difference([found[ours][s] for s in both], [seeds[s] for s in both], name) for name in names)
-            paired.append(f"| {ours} over {row} | {len(both)} | " + " | ".join(cells) + " |")
+            above, below = (row, ours) if row.startswith(f"{ours}+") else (ours, row)
+            pairs = [found[above][s] for s in both], [found[below][s] for s in both]
+            cells = (_difference(*pairs, name) for name in names)
+            paired.append(f"| {above} over {below} | {len(both)} | " + " | ".join(cells) + " |")
     if paired:
         lines += ["", f"| paired by seed | seeds | {' | '.join(SHORT[name] for name in names)} |"]
         lines += ["|---" * (2 + len(names)) + "|", *paired]
