@@ -68,6 +68,12 @@ def test_all_methods_encode_equally_many_clips():
             assert row.clips_of(row.steps_for(8000) * row.config.optim.batch) == 8000 * CLIPS
 
 
+def test_pal_plus_is_a_variant_of_pal_by_its_name_in_the_results():
+    known = methods(32)
+    assert known["pal_plus"].name == "pal+head.boundary=1.0"
+    assert known["pal_plus"].config == method("pal", known, {"head.boundary": 1.0}).config
+
+
 def test_queues_hold_equally_many_batches():
     depths = {row.config.contrast.queue / row.config.optim.batch for row in methods(32).values() if row.config}
     assert depths == {4}

@@ -113,6 +113,12 @@ def test_the_rivals_are_the_baseline_for_longer_and_with_labels():
     assert recipe("tac").method == "supervised" and recipe("random").optim.max_steps == 0
 
 
+def test_pal_plus_is_pal_and_a_boundary_loss():
+    cfg = recipe("pal_plus")
+    assert cfg.head.boundary > 0 and replace(cfg, head=paper().head) == paper()
+    assert cfg.head == replace(paper().head, boundary=cfg.head.boundary)
+
+
 def test_one_gpu_makes_the_papers_step_in_parts():
     cfg = recipe("paper_one_gpu")
     assert with_optim(cfg, accumulate=1) == paper() and cfg.optim.part(1) == 64

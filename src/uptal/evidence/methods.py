@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from uptal.errors import ConfigError
 from uptal.pretext.synthesis import PasteConfig
-from uptal.recipes.pretrain import PretrainConfig, paper, t3_0, t3_2, tac, with_region
+from uptal.recipes.pretrain import PretrainConfig, pal_plus, paper, t3_0, t3_2, tac, with_region
 from uptal.recipes.settings import from_plain
 from uptal.run import flatten, plain
 
@@ -134,7 +134,10 @@ def methods(size: int, batch: int = 32, lr: float = 1e-3) -> dict[str, Method]:
         Method("pal_no_paste", "PAL without paste", config=dense),
         Method("pal_same", "PAL, both views on one video", config=same),
     )
-    return {row.name: row for row in rows}
+    known = {row.name: row for row in rows}
+    # its results have the name of what is changed, as every other variant's
+    plus = method("pal", known, {"head.boundary": pal_plus().head.boundary})
+    return known | {"pal_plus": replace(plus, title="pal_plus: PAL and a boundary loss")}
 
 
 def method(name: str, known: dict[str, Method], changes: dict[str, Any]) -> Method:

@@ -78,6 +78,7 @@ TABLE1 = Experiment(
         *MOCO,
         Line("pal", "PAL", (49.3, 34.0, 7.9, 33.4, 33.7, 55.9, 75.0, 66.8)),
         Line("pal_no_paste", "PAL without paste"),
+        Line("pal_plus", "pal_plus: PAL and a boundary loss"),
         Line("tac", "TAC (labels)", (48.5, 32.9, 7.2, 32.5, 32.3, 54.6, 73.5, 65.6)),
     ),
     data="I3D, Kinetics-400, ActivityNet v1.3",

@@ -24,12 +24,14 @@ from uptal.recipes.running import pretrain
 from uptal.run import environment
 from uptal.train import choose_device
 
+_BOUNDARY = recipes.pal_plus().head.boundary
 ROWS: dict[str, Callable[[], PretrainConfig]] = {
     "random": recipes.demo_random,
     "frame_difference": recipes.demo_frame_difference,
     "moco": recipes.demo_moco,
     "pal_no_paste": lambda: recipes.small(recipes.t3_2()),
     "pal": recipes.demo,
+    "pal_plus": lambda: replace(recipes.demo(), head=replace(recipes.demo().head, boundary=_BOUNDARY)),
 }
 """What is trained; a step of each encodes as many clips as one of PAL."""
 

@@ -67,8 +67,8 @@ def main(name: str, arguments: list[str]) -> None:
                 allow(known[method], where)
             films = films or _drawn(where, work, parsed.workers)
             wanted = range(parsed.first_seed, parsed.first_seed + seeds)
-            for one in _candidates(where, known, needed, wanted, size):
-                if not run_cells(one, films, tuple(dict.fromkeys(needed[one.row.name])), out / "tables", work, until):
+            for one, measures in _candidates(where, known, needed, wanted, size):
+                if not run_cells(one, films, measures, out / "tables", work, until):
                     print(f"{one.row.name}, seed {one.seed}: stopped and saved; the same command goes on from there")
                     break
         for each in named:
@@ -79,9 +79,11 @@ def main(name: str, arguments: list[str]) -> None:
 
 def _candidates(
     where: Place, known: dict[str, Method], needed: dict[str, list[str]], seeds: range, size: Profile
-) -> Iterator[Candidate]:
-    """Every row with the first seed, then with the next, so that an early end leaves whole tables."""
-    return (Candidate(where, known[name], seed, size) for seed in seeds for name in needed)
+) -> Iterator[tuple[Candidate, tuple[str, ...]]]:
+    """Every row and its measures with the first seed, then with the next, so that an early end leaves whole tables."""
+    for seed in seeds:
+        for name, measures in needed.items():
+            yield Candidate(where, known[name], seed, size), tuple(dict.fromkeys(measures))
 
 
 def _drawn(where: Place, work: Path, workers: int) -> Films:
