@@ -105,9 +105,6 @@ def real_videos() -> Path:
 def pytest_sessionfinish(session, exitstatus) -> None:
     if hasattr(session.config, "workeroutput"):  # one of several processes: the first one counts for all
         session.config.workeroutput["compared"] = [str(path) for path in _compared]
-        return
-    if "UPTAL_GOLDEN" in os.environ and unclaimed_files():
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -357,6 +357,21 @@ class TestModels:
         )
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_run_and_a_store_do_not_share_a_folder(self, refused, place, tmp_path):
+        before = {path: path.read_bytes() for name in ("store", "pal") for path in (place / name).glob("encoder.*")}
+        assert "is a feature store" in refused(*pretrain(place / "trimmed", place / "store"))
+        words = ("--videos", place / "untrimmed", "--out")
+        assert "is the folder of a run" in refused("extract", "--weights", place / "pal", *words, place / "pal")
+        shutil.copy(place / "pal" / "encoder.safetensors", tmp_path)
+        assert "holds another encoder" in refused("extract", "--weights", "slim-v1", *words, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+        assert all(path.read_bytes() == content for path, content in before.items()) and len(before) == 4
+        assert not (place / "pal" / "store.json").exists() and not (place / "store" / "config.yaml").exists()
+
+    def test_an_encoder_in_the_place_of_a_run(self, refused, place, tmp_path):
+        video = place / "untrimmed" / "u0.mp4"
+        assert "Leave it out" in refused("detect", "slim-v1", video, "--out", tmp_path / "out")
+
     def test_features_of_another_encoder(self, refused, place, tmp_path):
         words = ("--videos", place / "trimmed", "--run", tmp_path / "other", *TINY, "--optim.max_steps", "0")
         assert run("pretrain", "demo", *words, "--seed", "1") == 0

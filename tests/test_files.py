@@ -39,6 +39,29 @@ def test_a_failure_inside_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_stays_one_and_what_it_points_to_is_replaced(tmp_path):
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    link.symlink_to("target.txt")
+    with atomic_write(link) as file:
+        file.write("new")
+    assert link.is_symlink() and target.read_text() == "new"
+    (tmp_path / "dangling").symlink_to("later.txt")
+    with atomic_write(tmp_path / "dangling") as file:
+        file.write("there")
+    assert (tmp_path / "later.txt").read_text() == "there" and (tmp_path / "dangling").is_symlink()
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    with atomic_write(pipe) as file:
+        file.write("through")
+    assert reader.communicate(timeout=20)[0] == b"through"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")

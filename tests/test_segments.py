@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,17 @@ def test_what_cannot_be_cut_is_said(tmp_path, capsys):
     save_encoder(tmp_path / "weights", build(cfg.encoder, **cfg.encoder_options), cfg.clip)
     tail = ["--weights", str(tmp_path / "weights"), "--out", str(tmp_path / "out")]
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    for words, said in (([str(tmp_path)], "is a folder"), ([str(tmp_path / "broken.mp4")], "none of the 1 videos")):
+    broken, absent = str(tmp_path / "broken.mp4"), str(tmp_path / "absent.mp4")
+    shutil.copy(broken, other := str(tmp_path / "other.mp4"))
+    for words, said in (
+        ([str(tmp_path)], "is a folder"),
+        ([broken, absent], f"Of 2 videos these do not exist: {absent}"),
+        ([broken], f"{broken}: "),
+        ([broken, other], "None of the 2 videos can be used"),
+    ):
         assert main(["segments", *words, *tail]) == 1
-        assert said in capsys.readouterr().err
+        assert said in (text := capsys.readouterr().err)
+        assert other not in words or other in text  # every one is named
     with pytest.raises(Exception, match="longest of at least 1"):
         SegmentConfig(longest=0)
     assert not (Path(tmp_path) / "out" / "detections.json").exists()

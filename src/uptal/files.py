@@ -21,7 +21,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     The block writes to a temporary file in the same folder; it is flushed to the disk, given the permissions that an
     ordinary new file would have, and renamed over `path` in one step. If the block raises, or the process dies, what
-    was at `path` before is still there. Missing parent folders are made.
+    was at `path` before is still there. Missing parent folders are made. A link stays one: what it points to is
+    replaced. What is no file to be replaced, a pipe or a device, is written into as it is.
 
     Args:
         path: Where the file shall be.
@@ -33,6 +34,12 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write replaces whole files: mode must be 'w' or 'wb', found {mode!r}.")
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _straight_into(path, mode) as file:
+            yield file
+        return
     try:
         temporary = _temporary_beside(path)
     except OSError as error:
@@ -94,6 +101,17 @@ def _open(path: Path, mode: str) -> IO[Any]:
     return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="")
 
 
+@contextmanager
+def _straight_into(path: Path, mode: str) -> Iterator[IO[Any]]:
+    try:
+        with _open(path, mode) as file:
+            yield file
+    except OSError as error:
+        if error.filename not in (None, str(path)):
+            raise  # the block stumbled over another file
+        raise _cannot_write(path, error) from error
+
+
 def _ordinary_permissions(path: Path) -> int:
     if path.is_file():
         return path.stat().st_mode & 0o777
@@ -114,6 +132,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> UptalError:
     why = error.strerror or str(error)
-    return UptalError(
-        f"{path}: cannot be written ({why}). Make room or choose another place; nothing was changed there."
-    )
+    what = "Make room or choose another place" if error.errno in OUT_OF_ROOM else "Choose another place"
+    return UptalError(f"{path}: cannot be written ({why}). {what}; nothing was changed there.")

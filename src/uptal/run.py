@@ -54,8 +54,12 @@ class RunFolder:
         """Holds the folder for this process.
 
         Raises:
-            ConfigError: Another process is running in it, or it cannot be made.
+            ConfigError: Another process is running in it, it cannot be made, or it holds features and no run.
         """
+        if (self.path / "store.json").exists():
+            raise ConfigError(
+                f"{self.path} is a feature store, and its encoder would be replaced by the run's. Choose another --run."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)

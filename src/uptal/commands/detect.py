@@ -37,9 +37,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parsed = parser.parse_args(arguments)
     run, videos = Path(parsed.run), list(parsed.videos)
+    if parsed.run == DEFAULT and not run.exists():
+        raise ConfigError(
+            f"{DEFAULT} is an encoder and no run of `uptal train`. Leave it out: `uptal detect video.mp4 --out DIR` "
+            "takes it by itself."
+        )
     if run.is_dir() or (videos and not run.exists()):
         if not videos:
-            raise ConfigError(f"{run} is a folder, and no video follows it: `uptal detect {run} video.mp4 --out DIR`.")
+            raise ConfigError(
+                f"{run} is a folder, and no video follows it: `uptal detect {run} video.mp4 --out DIR` if it is a run, "
+                f"`uptal detect {run}/*.mp4 --out DIR` if it holds the videos."
+            )
         found = detect(
             run,
             videos,

@@ -93,9 +93,11 @@ class FeatureStore:
         """Opens the store at `path`, making it if need be; an existing one must have the same description.
 
         Raises:
-            ConfigError: The store was made with another encoder or preprocessing.
+            ConfigError: The store was made with another encoder or preprocessing, or `path` is the folder of a run.
         """
         file = Path(path) / "store.json"
+        if (Path(path) / "config.yaml").exists() and not file.exists():
+            raise ConfigError(f"{path} is the folder of a run, which has an encoder of its own. Choose another --out.")
         if file.exists():
             store = cls(path)
             theirs = store.description

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from uptal.annotations import Answer, write_csv, write_groundings, write_srt
-from uptal.errors import ConfigError, VideoError
+from uptal.errors import ConfigError
 from uptal.features import Features
 from uptal.localizers.lgi_candidates import candidates, held
 from uptal.localizers.lgi_task import duration_of, ground_batch, segment_centres
-from uptal.recipes.detecting import video_features
+from uptal.recipes.detecting import nothing_readable, video_features
 from uptal.recipes.grounder_files import Grounder, load_grounder
 from uptal.recipes.questions import NUM_CANDIDATES
 from uptal.report import Grounded, Report, Section, VideoPanel, write_report
@@ -53,8 +53,8 @@ def ground(
         device: Where features are computed: `auto`, `cpu`, `cuda`.
 
     Raises:
-        VideoError: None of the videos can be read. CheckpointError: The run cannot be used. AnnotationError: A sentence
-            has no word.
+        VideoError: The video cannot be read. ConfigError: None of several can, or one is not there. CheckpointError:
+            The run cannot be used. AnnotationError: A sentence has no word.
     """
     paths, out, grounder = [Path(path) for path in videos], Path(out), load_grounder(Path(run))
     if not sentences:
@@ -62,8 +62,7 @@ def ground(
     grounder.text.encode(list(sentences))  # a sentence without words is said before hours of decoding
     features, quarantine = video_features(grounder, paths, device)
     if not features:
-        path, reason = next(iter(quarantine.failures.items()))
-        raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
+        raise nothing_readable(quarantine)
     replies = [reply for read in features for reply in replies_to(grounder, read, sentences)]
     write_groundings(out / "groundings.jsonl", [Answer(r.query.video, r.query.sentence, r.found) for r in replies])
     sources = {path.stem: path for path in paths}

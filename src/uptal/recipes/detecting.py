@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uptal.annotations import match_ids, read_annotations, write_csv, write_detections, write_srt
 from uptal.encoders import load_encoder
-from uptal.errors import CheckpointError, ConfigError, VideoError
+from uptal.errors import CheckpointError, ConfigError, UptalError, VideoError
 from uptal.features import Features, FeatureStore, Work, extract
 from uptal.postprocess import nms
 from uptal.recipes import naming
@@ -56,8 +56,9 @@ def detect(
         All detections of each readable video, in seconds, best first.
 
     Raises:
-        VideoError: None of the videos can be read. CheckpointError: The run cannot be used.
-        ConfigError: The run's encoder has no classifier for `classes`, or `annotations` has none of the videos.
+        VideoError: The video cannot be read. CheckpointError: The run cannot be used.
+        ConfigError: None of several videos can be read, or one is a folder or not there. The run's encoder has no
+            classifier for `classes`, or `annotations` has none of the videos.
     """
     paths, out = [Path(path) for path in videos], Path(out)
     localizer = load_localizer(Path(run))
@@ -67,8 +68,7 @@ def detect(
     truth = truth_of(annotations, paths) if annotations else {}
     features, quarantine = video_features(localizer, paths, device)
     if not features:
-        path, reason = next(iter(quarantine.failures.items()))
-        raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
+        raise nothing_readable(quarantine)
     localizer.model.to(choose_device(device))
     found, named = predict(localizer, features, proposals_only=saved is not None), []
     if saved is not None and classes is not None:
@@ -127,10 +127,7 @@ def video_features(localizer: Trained, paths: Sequence[Path], device: str) -> tu
             f"{localizer.path}: its encoder is {saved.digest[:12]}, its localizer was trained on features of "
             f"{localizer.features['encoder_digest'][:12]}. Train the localizer again."
         )
-    folders = [path for path in paths if path.is_dir()]
-    if folders:
-        raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
-    unique_stems(paths)
+    check_files(paths)
     clip, sampling = described(localizer.features)
     quarantine = Quarantine(total=len(paths), limit=1.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -140,6 +137,29 @@ def video_features(localizer: Trained, paths: Sequence[Path], device: str) -> tu
             device=target, work=Work(batch=_BATCH), quarantine=quarantine,
         )  # fmt: skip
         return [store.read(path.stem) for path in paths if path.stem in store], quarantine
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Looks at the names of videos before any work.
+
+    Raises:
+        ConfigError: A folder in the place of a file, a file that does not exist, or two of one stem.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise ConfigError(f"Of {len(paths)} videos these do not exist: {', '.join(missing[:8])}. Check the paths.")
+    unique_stems(paths)
+
+
+def nothing_readable(quarantine: Quarantine) -> UptalError:
+    """What to raise when every video failed; it names all of them."""
+    if quarantine.total == 1:
+        ((path, reason),) = quarantine.failures.items()
+        return VideoError(path, reason)
+    return ConfigError(f"None of the {quarantine.total} videos can be used.\n{quarantine.summary().rstrip()}")
 
 
 def visible(found: Detections, min_score: float | None) -> Detections:

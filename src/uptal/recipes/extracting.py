@@ -18,7 +18,7 @@ from uptal.device import Precision, choose_device, number_format
 from uptal.encoders import SavedEncoder, load_encoder, locate
 from uptal.errors import CheckpointError, ConfigError
 from uptal.features import Extracted, FeatureStore, Sampling, Work, extract, writing
-from uptal.files import atomic_write
+from uptal.files import atomic_write, digest
 from uptal.run import versions
 from uptal.video import Quarantine, find_videos
 
@@ -103,6 +103,9 @@ def extract_folder(
     clip = cfg.clip(saved.clip)
     sampling = cfg.sampling(clip)
     paths = select(unique_stems(find_videos(videos)))
+    there = out / "encoder.safetensors"
+    if there.exists() and not (out / "store.json").exists() and digest(there) != digest(_weight_file(weights)):
+        raise ConfigError(f"{out} holds another encoder than {weights} does. Choose another --out.")
     with writing(out):
         store = FeatureStore.create(out, describe(saved, clip, sampling, number_format(cfg.precision, target)))
         copy_encoder(weights, out)
@@ -154,12 +157,16 @@ def described(description: Mapping[str, Any]) -> tuple[ClipSpec, Sampling]:
 
 def copy_encoder(weights: Path, out: Path) -> None:
     """Puts the encoder into the store, so that new videos get the same features."""
-    weights = locate(weights)
-    source = weights if weights.suffix == ".safetensors" else weights / "encoder.safetensors"
+    source = _weight_file(weights)
     for file, name in ((source, "encoder.safetensors"), (source.with_suffix(".json"), "encoder.json")):
         if not (out / name).exists():
             with atomic_write(out / name, "wb") as target, open(file, "rb") as opened:
                 shutil.copyfileobj(opened, target)
+
+
+def _weight_file(weights: Path) -> Path:
+    weights = locate(weights)
+    return weights if weights.suffix == ".safetensors" else weights / "encoder.safetensors"
 
 
 def unique_stems(paths: Sequence[Path]) -> Sequence[Path]:

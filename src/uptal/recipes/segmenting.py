@@ -13,10 +13,9 @@ import numpy as np
 from uptal.annotations import read_annotations, write_csv, write_detections, write_srt
 from uptal.device import number_format
 from uptal.encoders import SavedEncoder, load_encoder
-from uptal.errors import ConfigError, VideoError
 from uptal.features import Features, FeatureStore, extract
-from uptal.recipes.detecting import panel, visible
-from uptal.recipes.extracting import ExtractConfig, describe, unique_stems
+from uptal.recipes.detecting import check_files, nothing_readable, panel, visible
+from uptal.recipes.extracting import ExtractConfig, describe
 from uptal.report import Report, write_report
 from uptal.run import environment
 from uptal.similarity import SegmentConfig, find_segments
@@ -50,7 +49,7 @@ def segment(
         one video that resemble each other.
 
     Raises:
-        VideoError: None of the videos can be read. ConfigError: A folder in the place of a file.
+        VideoError: The video cannot be read. ConfigError: None of several can, or one is a folder or not there.
     """
     paths, out = [Path(path) for path in videos], Path(out)
     truth = read_annotations(annotations) if annotations else {}
@@ -106,12 +105,9 @@ def encode_files(saved: SavedEncoder, paths: Sequence[Path], how: ExtractConfig)
     """Features of the videos that can be read, half a clip from one to the next where `how` says nothing.
 
     Raises:
-        VideoError: None of them can be read. ConfigError: A folder in the place of a file.
+        VideoError: The video cannot be read. ConfigError: None of several can, or one is a folder or not there.
     """
-    folders = [path for path in paths if path.is_dir()]
-    if folders:
-        raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
-    unique_stems(paths)
+    check_files(paths)
     device = choose_device(how.device)
     clip = how.clip(saved.clip)
     if how.interval is None:
@@ -124,6 +120,5 @@ def encode_files(saved: SavedEncoder, paths: Sequence[Path], how: ExtractConfig)
         )  # fmt: skip
         features = [store.read(path.stem) for path in paths if path.stem in store]
     if not features:
-        path, reason = next(iter(quarantine.failures.items()))
-        raise VideoError(path, f"{reason}; none of the {len(paths)} videos could be used")
+        raise nothing_readable(quarantine)
     return features, quarantine
