@@ -63,6 +63,15 @@ def test_the_newest_are_kept(tmp_path):
     assert steps(tmp_path) == [5, 6, 7]
 
 
+def test_damaged_ones_of_later_steps_do_not_push_out_the_one_just_written(tmp_path):
+    for step in (100, 110):
+        save(tmp_path, step, keep=2, numbers=10)
+    (tmp_path / "step_00000110" / "train.pt").write_bytes(b"")
+    save(tmp_path, 105, keep=1, numbers=10)
+    found, _ = checkpoint.newest_valid(tmp_path)
+    assert found is not None and found.step == 105 and steps(tmp_path) == [105, 110]
+
+
 def test_a_fresh_folder_has_none(tmp_path):
     assert checkpoint.newest_valid(tmp_path / "nowhere") == (None, [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -20,7 +21,9 @@ import torch
 import torch.distributed as dist
 
 from test_train import TOY, assert_same_run, final, log_of
+from uptal import checkpoint
 from uptal.distributed import ProcessError, world
+from uptal.errors import CheckpointError, ConfigError
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
@@ -62,6 +65,61 @@ def two(work: Callable[[], Any]) -> list[Child]:
 
 def codes(children: list[Child]) -> list[int | None]:
     return [child.wait(120) for child in children]
+
+
+def both_say(work: Callable[[], Any], kind: type[Exception], *words: str) -> None:
+    """Both processes end with an error that says so."""
+
+    def caught() -> None:
+        with pytest.raises(kind) as found:
+            work()
+        assert all(word in str(found.value) for word in words), str(found.value)
+
+    assert codes(two(caught)) == [0, 0]
+
+
+def test_processes_that_see_other_videos_are_refused(pal, videos, tmp_path):
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for path in sorted(videos.iterdir())[2:]:
+        (fewer / path.name).symlink_to(path)
+    both_say(
+        lambda: pretrain(pal, fewer if world().rank else videos, tmp_path / "run"),
+        ConfigError, "process 0 sees 12 videos", "number 1 (10 videos)",
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_see_other_checkpoints_are_refused_and_nothing_is_written(pal, videos, straight, tmp_path):
+    """As a network folder may show them a moment after they were written."""
+    shutil.copytree(straight, tmp_path / "run")
+    shutil.copytree(straight, tmp_path / "old")
+    shutil.rmtree(tmp_path / "old" / "checkpoints" / "step_00000006")
+
+    def work() -> None:
+        if world().rank:
+            newest = checkpoint.newest_valid
+            checkpoint.newest_valid = lambda folder: newest(tmp_path / "old" / "checkpoints")
+        pretrain(recipes.with_optim(pal, max_steps=8), videos, tmp_path / "run")
+
+    both_say(work, CheckpointError, "number 0 at step 6, number 1 at step 4")
+    kept = [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert kept[-1] == "step_00000006"
+
+
+def test_bad_videos_are_counted_and_listed_over_all_processes(videos, tmp_path):
+    """Each once, also when shares change, and above the limit as soon as they are one process's."""
+    shutil.copytree(videos, tmp_path / "videos")
+    bad = sorted((tmp_path / "videos").iterdir())[:3]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:200])
+    cfg = tiny(batch=6, max_steps=8, checkpoint_every=100)
+    cfg = replace(cfg, data=replace(cfg.data, max_bad=0.3))
+    assert codes(two(lambda: pretrain(cfg, tmp_path / "videos", tmp_path / "run"))) == [0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(line["video"] for line in lines) == sorted(map(str, bad))
+    cfg = replace(cfg, data=replace(cfg.data, max_bad=0.2))
+    assert 1 in codes(two(lambda: pretrain(cfg, tmp_path / "videos", tmp_path / "strict")))
 
 
 def test_two_processes_have_the_losses_of_one(videos, tmp_path):

@@ -330,6 +330,57 @@ class BadLoss(ToyTask):
         return {"loss": self.poison(values["loss"], self.net[0].weight)} if self.steps_seen == 3 else values
 
 
+def looked(run: Path) -> list[tuple]:
+    """What the log says of validation and looks."""
+    lines = [line for line in log_of(run) if "val_loss" in line or "seen" in line]
+    return [(line["step"], line["epoch"], line.get("val_loss"), line.get("seen")) for line in lines]
+
+
+@pytest.mark.parametrize("ended", ["stopped in the last step", "killed in validation", "killed in the last look"])
+def test_what_is_measured_after_the_last_step_is_made_up_for(tmp_path, stop_after, ended):
+    cfg, killed = replace(TOY, keep_best=True, epochs=2), False
+
+    def whole(name: str, look) -> Outcome:
+        (tmp_path / name).mkdir(exist_ok=True)
+        torch.manual_seed(1)
+        run = RunFolder(tmp_path / name)
+        return fit(ToyTask(), ToyData(validation=6), cfg, run, device=CPU, world=ALONE, look=look)
+
+    def dies() -> None:
+        data, last = ToyData(validation=6), []
+
+        def validation_batches():
+            last.append(0)
+            if killed == "killed in validation" and len(last) == 2:
+                os._exit(9)
+            return ToyData.validation_batches(data)
+
+        data.validation_batches = validation_batches
+        (tmp_path / "b").mkdir()
+        torch.manual_seed(1)
+        look = lambda epoch: os._exit(9) if epoch == 2 else {"seen": float(epoch)}  # noqa: E731
+        fit(ToyTask(), data, cfg, RunFolder(tmp_path / "b"), device=CPU, world=ALONE, look=look)
+
+    assert whole("a", lambda epoch: {"seen": float(epoch)}).finished
+    if ended.startswith("stopped"):
+        stop_after(8)
+        assert not whole("b", lambda epoch: {"seen": float(epoch)}).finished
+        stop_after(0)
+    else:
+        killed = ended
+        assert forked(dies).wait(60) == 9
+    assert len(looked(tmp_path / "b")) < len(looked(tmp_path / "a")) == 4
+    again = whole("b", lambda epoch: {"seen": float(epoch)})
+    assert again.finished and again.new_steps == 0
+    assert looked(tmp_path / "b") == looked(tmp_path / "a")
+    assert checkpoint.best_facts(tmp_path / "b" / "best.safetensors") == checkpoint.best_facts(
+        tmp_path / "a" / "best.safetensors"
+    )
+    before = (tmp_path / "b" / "log.jsonl").read_text()
+    assert whole("b", lambda epoch: {"seen": float(epoch)}).finished
+    assert (tmp_path / "b" / "log.jsonl").read_text() == before  # nothing is measured twice
+
+
 def test_a_collapse_of_a_hundred_steps_is_said_once(capsys):
     """N4."""
     alarm = _CollapseAlarm()

@@ -85,7 +85,7 @@ def save(
             f"{final}: the checkpoint could not be written ({error}). Earlier checkpoints are untouched; make room on "
             "the disk and start the same command again to continue from the newest."
         ) from error
-    _delete_old(folder, keep)
+    _delete_old(final, keep)
     return final
 
 
@@ -175,8 +175,11 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def _delete_old(folder: Path, keep: int) -> None:
-    for path in [*sorted(folder.glob("step_*"))[:-keep], *folder.glob(".step_*.tmp")]:
+def _delete_old(newest: Path, keep: int) -> None:
+    """Folders of later steps do not count: the run went on from before them, since they cannot be read."""
+    folder = newest.parent
+    known = [path for path in sorted(folder.glob("step_*")) if path.name <= newest.name]
+    for path in [*known[:-keep], *folder.glob(".step_*.tmp")]:
         with suppress(OSError):  # an old checkpoint that cannot be deleted is no reason to stop a run
             shutil.rmtree(path)
 

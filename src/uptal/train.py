@@ -6,6 +6,7 @@ step is in the checkpoint, so a run that was killed goes on with the same losses
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ import torch
 
 from uptal import checkpoint
 from uptal.device import choose_device
-from uptal.distributed import World, any_process, average, gather, world
+from uptal.distributed import World, any_process, average, differing, gather, world
 from uptal.errors import CheckpointError, ConfigError
 from uptal.learner import Batch, DivergenceError, Learner, Task
 from uptal.memory import keep_freed_memory
@@ -94,6 +95,7 @@ def fit(
         keep_freed_memory()
     learner = Learner(task, cfg, device)
     state = _resume(learner, run, main=world.rank == 0)
+    _check_beginning(state, task, run)
     steps_per_epoch = _steps_per_epoch(data, cfg)
     last = cfg.epochs * steps_per_epoch if cfg.max_steps is None else min(cfg.epochs * steps_per_epoch, cfg.max_steps)
     first, main, alarm, clock = state.step, world.rank == 0, _CollapseAlarm(), _Clock()
@@ -140,13 +142,16 @@ def fit(
         if state.step > first or last == 0:
             _save(writer, learner, state, run, main)
             writer.finish()
-        if first < state.step == last and state.position and not stopping:  # the schedule has no more use for this one
-            measured = _validate(task, data, device)
-            _log_validation(run, state, measured, main)
-            _keep_best(task, cfg, state, run, measured, main)
-            if look is not None and main:
+        finished = state.step >= last or state.epoch >= cfg.epochs
+        if state.step == last and state.position:  # the last epoch, of which the schedule has no more use
+            due = _Closing.due(run, state, look is not None)
+            finished = not stopping or not (due.validation or due.look)
+            if due.validation and not stopping:
+                measured = _validate(task, data, device)
+                _log_validation(run, state, measured, main)
+                _keep_best(task, cfg, state, run, measured, main)
+            if due.look and look is not None and main and not stopping:
                 _log_validation(run, state, look(state.epoch + 1), main)
-    finished = state.step >= last or state.epoch >= cfg.epochs
     return Outcome(state.step, state.seconds, finished, state.step - first, _worst(clock.share()))
 
 
@@ -174,6 +179,25 @@ def _validate(task: Task, data: Data, device: torch.device) -> dict[str, float]:
     average([sums])
     loss, accuracy, count = sums.tolist()
     return {"val_loss": loss / count, "val_accuracy": accuracy / count} if count else {}
+
+
+@dataclass(frozen=True)
+class _Closing:
+    """What is to be measured after the last step. The checkpoint is written before, so a run that ended in between
+    measures it when it is started again."""
+
+    validation: bool
+    look: bool
+
+    @classmethod
+    def due(cls, run: RunFolder, state: _State, looks: bool) -> _Closing:
+        """What the log of the first process lacks; the same on all."""
+        lines = [line.keys() for line in run.read_log() if line["step"] == state.step] if world().rank == 0 else []
+        validated = any("val_loss" in line for line in lines)
+        looked = any(line - state.line.keys() - {"val_loss", "val_accuracy"} for line in lines)
+        return cls(
+            any_process(world().rank == 0 and not validated), any_process(world().rank == 0 and looks and not looked)
+        )
 
 
 def _log_validation(run: RunFolder, state: _State, measured: Mapping[str, float], main: bool) -> None:
@@ -238,6 +262,29 @@ def _resume(learner: Learner, run: RunFolder, main: bool) -> _State:
     if main:
         run.rewind_log(state.step, state.epoch)
     return state
+
+
+def _check_beginning(state: _State, task: Task, run: RunFolder) -> None:
+    """Processes that begin with other steps or weights would train several models as if they were one.
+
+    Raises:
+        CheckpointError: On every process, when they differ.
+    """
+    if world().size == 1:
+        return
+    total = hashlib.sha256()
+    for name, value in sorted(task.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    others = differing(f"{state.step} {state.epoch} {state.position} {total.hexdigest()}")
+    steps = gather(torch.tensor([state.step])).tolist()
+    if others:
+        raise CheckpointError(
+            f"{run.path}: the processes do not begin alike: number 0 at step {steps[0]}, "
+            + ", ".join(f"number {rank} at step {steps[rank]}" for rank in others[:8])
+            + (", with other weights" if len(set(steps)) == 1 else "")
+            + ". All of them must see the same run folder; where it is on a network, wait a moment and start again."
+        )
 
 
 def _restore_random(stored: Mapping[str, Any]) -> None:

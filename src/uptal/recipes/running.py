@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from uptal.device import move
-from uptal.distributed import PATIENCE, World, company, synchronise_batch_norm, world
+from uptal.distributed import PATIENCE, World, company, differing, gather, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
 from uptal.pretext.ahead import Ahead
@@ -69,16 +69,20 @@ def pretrain(
         paths = listed_videos(paths, chosen, videos, say=place.rank == 0)
     classes = _classes(cfg, paths, labels)
     paths = paths if classes is None else [path for path in paths if path.stem in classes]
+    _check_listing(videos, paths)
     main = place.rank == 0
     with run.locked() if main else nullcontext():
         if main:
             run.write_config(plain(cfg) | _origin(videos, paths, labels_from if classes else None, chosen))
             run.write_environment(device=str(device), videos=len(paths), processes=place.size)
         task = new_task(cfg, device, place, classes, trust)
-        quarantine = Quarantine(total=len(paths), limit=cfg.data.max_bad, folder=run.path)
+        quarantine = Quarantine(
+            total=len(paths), limit=cfg.data.max_bad, folder=run.path, shared=place.size > 1
+        )  # fmt: skip
         outcome = _train(cfg, task, paths, classes, quarantine, run, device, place, look)
         if main:
             save_encoder(run.path, task.encoder(), cfg.clip)
+            quarantine.look()
             print(quarantine.summary(), end="", file=sys.stderr)
     return outcome
 
@@ -159,6 +163,22 @@ def _check_validation(cfg: PretrainConfig, place: World) -> None:
         raise ConfigError(
             "optim.schedule plateau follows the validation loss, and data.val_videos is 0. Set --data.val_videos to a "
             f"multiple of {needed}, or use --optim.schedule cosine."
+        )
+
+
+def _check_listing(videos: Path, paths: Sequence[Path]) -> None:
+    """Shares of the videos are disjoint only where all processes divide the same list.
+
+    Raises:
+        ConfigError: On every process, when one sees other videos.
+    """
+    others = differing("\n".join(path.relative_to(videos).as_posix() for path in paths))
+    counts = gather(torch.tensor([len(paths)])).tolist()
+    if others:
+        raise ConfigError(
+            f"{videos}: process 0 sees {counts[0]} videos, and these see others: "
+            + ", ".join(f"number {rank} ({counts[rank]} videos)" for rank in others[:8])
+            + ". All processes must see the same files; copy them again, or use one folder for all."
         )
 
 

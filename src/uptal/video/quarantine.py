@@ -35,7 +35,8 @@ class Quarantine:
     """Counts the distinct videos that failed, writes each of them down once, and stops the run above a limit.
 
     The file has one JSON line `{"video": path, "reason": words}` per video. A continued run appends to the file that is
-    there and does not repeat its entries; only videos that fail in the present run count towards the limit.
+    there and does not repeat its entries; only videos that fail in the present run count towards the limit. With
+    `shared`, what other processes have added to the file since this one began counts as if it had failed here.
 
     >>> quarantine = Quarantine(total=200, limit=0.01)
     >>> quarantine.allowed
@@ -46,13 +47,16 @@ class Quarantine:
     1
     """
 
-    def __init__(self, total: int, limit: float = 0.01, folder: str | os.PathLike[str] | None = None):
+    def __init__(
+        self, total: int, limit: float = 0.01, folder: str | os.PathLike[str] | None = None, shared: bool = False
+    ):
         """Expects `total` videos in the run and bears with `limit` (a share) of them, but at least with one.
 
         Args:
             total: Number of videos that the run uses.
             limit: Share of them, 0 to 1, that may fail.
             folder: Run folder or feature store that gets `quarantine.jsonl`; None keeps the list in memory only.
+            shared: Whether other processes read the same videos and write into the same folder.
 
         Raises:
             ConfigError: The limit is not a share.
@@ -64,7 +68,7 @@ class Quarantine:
         self.failures: dict[str, str] = {}
         """Reason by path, in the order in which the videos failed in this run."""
         self._file = None if folder is None else Path(folder) / FILE_NAME
-        self._listed = _listed_in(self._file)
+        self._listed, self._shared = _listed_in(self._file), shared
 
     def __len__(self) -> int:
         return len(self.failures)
@@ -76,6 +80,7 @@ class Quarantine:
             QuarantineError: More distinct videos failed than are allowed; it carries the list.
             ConfigError: The list cannot be written.
         """
+        self.look()
         if error.path not in self.failures:
             self.failures[error.path] = error.reason
             if self._file is not None and error.path not in self._listed:
@@ -87,6 +92,12 @@ class Quarantine:
                 dict(self.failures),
             )
 
+    def look(self) -> None:
+        """Takes note of what other processes have added to the file."""
+        for path, reason in _listed_in(self._file).items() if self._shared else ():
+            if path not in self._listed:
+                self.failures.setdefault(path, reason)
+
     def summary(self) -> str:
         """What to print when the run ends: whole lines, or nothing (an empty string) if all videos were fine."""
         if not self.failures:
@@ -97,18 +108,18 @@ class Quarantine:
         return "\n".join(f"  {path}: {reason}" for path, reason in self.failures.items())
 
 
-def _listed_in(file: Path | None) -> set[str]:
-    """The videos that an earlier part of the run has written down; a line that was cut off counts for nothing."""
+def _listed_in(file: Path | None) -> dict[str, str]:
+    """Reasons by video that have been written down; a line that was cut off counts for nothing."""
     if file is None or not file.exists():
-        return set()
-    listed = set()
+        return {}
+    listed = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(entry, dict):
-            listed.add(entry.get("video"))
+            listed[str(entry.get("video"))] = str(entry.get("reason"))
     return listed
 
 
