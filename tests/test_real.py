@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from uptal.cli import main
-from uptal.commands.reproduce.real import ROWS, _row, _steps
+from uptal.commands.reproduce.real import ROWS, _row, _rows_of, _steps, paired
 from uptal.errors import ConfigError
 from uptal.evidence.real import LENGTH, SEQUENCES, read_set, sequences
 from uptal.synthetic import CorpusConfig, synthesize
+
+ROOT = Path(__file__).parents[1]
 
 CORPUS = CorpusConfig(num_trimmed=12, num_untrimmed=0, num_classes=2, size=32, trimmed_frames=24, seed=5)
 
@@ -121,3 +123,35 @@ def test_a_class_of_one_video_cannot_be_divided(folders, tmp_path):
         (tmp_path / label / f"{label}.mp4").symlink_to(folders / "made" / "trimmed" / "trimmed_00000.mp4")
     with pytest.raises(ConfigError, match="needs two videos or more"):
         read_set(tmp_path)
+
+
+def test_differences_are_paired_by_seed_and_bracketed_where_they_may_be_chance():
+    def row(name: str, seed: int, value: float) -> dict:
+        return {"row": name, "seed": seed, "sets": {"tricks": {"knn": {"value": value}, "end": {"value": -value}}}}
+
+    rows = [
+        row("pal", 0, 1.0),
+        row("pal", 1, 2.0),
+        row("x", 1, 5.0),
+        row("x", 0, 4.5),
+        row("x", 2, 9.0),
+        row("y", 0, 1.0),
+    ]
+    assert paired(rows).splitlines()[2:] == ["| x | 2 | tricks | +3.2 ± 0.2 | -3.2 ± 0.2 |"]
+    assert paired(rows[:1]) == ""
+
+
+def test_the_differences_of_the_page_are_those_of_the_results(capsys):
+    """`<!-- real FILE FILE -->` stands above each table."""
+    page = (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    found = re.findall(r"<!-- real (.+) -->\n\n(.*?)\n\n", page, re.DOTALL)
+    assert found
+    results = ROOT / "benchmarks" / "results"
+    for files, rows in found:
+        assert rows == paired(_rows_of([results / name for name in files.split()]))
+        assert main(["reproduce", "real", "--print", *(str(results / name) for name in files.split())]) == 0
+        assert rows in capsys.readouterr().out
+
+
+def test_without_folders_there_is_nothing_to_do(capsys):
+    assert main(["reproduce", "real"]) == 1 and "Give folders of clips" in capsys.readouterr().err

@@ -110,7 +110,15 @@ def markdown(points: Points, budget: int, ours: str = "pal", rows: Sequence[str]
 
 
 def _difference(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], name: str) -> str:
-    values = [a[name] - b[name] for a, b in zip(ours, theirs, strict=True) if name in a and name in b]
+    return bracketed([a[name] - b[name] for a, b in zip(ours, theirs, strict=True) if name in a and name in b])
+
+
+def bracketed(values: Sequence[float]) -> str:
+    """Mean of differences and its standard error in words; in brackets where it is within two of it.
+
+    >>> bracketed([1.0, 2.0, 3.0]), bracketed([-1.0, 2.0]), bracketed([1.0])
+    ('+2.0 ± 0.6', '(+0.5 ± 1.5)', '–')
+    """
     if len(values) < 2:
         return "–"
     mean, error = difference(values)

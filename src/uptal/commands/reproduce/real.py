@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from uptal.encoders import load_encoder
 from uptal.errors import ConfigError
 from uptal.evidence.methods import with_settings
 from uptal.evidence.real import RealSet, Score, read_set, score_set
-from uptal.files import atomic_write
+from uptal.evidence.summary import bracketed
+from uptal.files import atomic_write, read_note
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     parser = new_parser(
         "reproduce real", "Pre-trains on folders of real clips without labels and scores what it learnt on theirs."
     )
-    parser.add_argument("folders", nargs="+", help="folders of clips; lists or subfolders say which class is what")
+    parser.add_argument("folders", nargs="*", help="folders of clips; lists or subfolders say which class is what")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; several with commas")
     parser.add_argument(
         "--variant",
@@ -56,7 +57,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", default="results", help="folder of the result")
     parser.add_argument("--work", default="runs/real", help="folder of the trained runs; they are gone on with")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--print", nargs="+", metavar="FILE", help="only print what files of results say, together")
     parsed = parser.parse_args(arguments)
+    if parsed.print:
+        print(_tables(_rows_of([Path(file) for file in parsed.print])))
+        return
+    if not parsed.folders:
+        raise ConfigError("Give folders of clips, or --print with files of results.")
     sets = [read_set(Path(folder)) for folder in parsed.folders]
     others = dict(_named(text) for text in parsed.weights)
     rows = dict(_row(text) for text in (*filter(None, parsed.rows.split(",")), *parsed.variant))
@@ -84,8 +91,40 @@ def main(arguments: list[str]) -> None:
     facts = about | {"pairs": parsed.pairs, "videos": {one.name: _sizes(one) for one in sets}}
     with atomic_write(Path(parsed.out) / "real.json") as file:
         json.dump(facts | {"rows": found}, file, indent=1)
-    print(table(found))
+    print(_tables(found))
     print(f"Numbers: {Path(parsed.out) / 'real.json'}")
+
+
+def _rows_of(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The rows of several files; of a row with a seed that is in more than one, the first."""
+    found: dict[tuple[str, int | None], dict[str, Any]] = {}
+    for file in files:
+        for row in read_note(file)["rows"]:
+            found.setdefault((row["row"], row["seed"]), row)
+    return list(found.values())
+
+
+def _tables(rows: list[dict[str, Any]]) -> str:
+    return "\n\n".join(filter(None, (table(rows), paired(rows))))
+
+
+def paired(rows: list[dict[str, Any]], base: str = "pal") -> str:
+    """Markdown: how far each other row is above `base` over the seeds that both have, with the standard error, in
+    brackets within two of it; nothing where no row shares two seeds."""
+    lines = []
+    known = {(row["row"], row["seed"]): row["sets"] for row in rows}
+    for name in dict.fromkeys(row["row"] for row in rows if row["row"] != base):
+        seeds = [seed for other, seed in known if other == name and (base, seed) in known]
+        if len(seeds) < 2:
+            continue
+        for folder, scores in known[name, seeds[0]].items():
+            gaps = (
+                [known[name, seed][folder][what]["value"] - known[base, seed][folder][what]["value"] for seed in seeds]
+                for what in scores
+            )
+            lines.append(f"| {name} | {len(seeds)} | {folder} | " + " | ".join(map(bracketed, gaps)) + " |")
+    head = f"| over {base}, paired by seed | seeds | set | class, kNN | class, linear | actionness | start | end |"
+    return "\n".join([head, "|---" * 8 + "|", *lines]) if lines else ""
 
 
 def table(rows: list[dict[str, Any]]) -> str:
