@@ -144,7 +144,7 @@ def test_differences_are_paired_by_seed_and_bracketed_where_they_may_be_chance()
 def test_the_differences_of_the_page_are_those_of_the_results(capsys):
     """`<!-- real FILE FILE -->` stands above each table."""
     page = (ROOT / "docs" / "evidence.md").read_text("utf-8")
-    found = re.findall(r"<!-- real (.+) -->\n\n(.*?)\n\n", page, re.DOTALL)
+    found = re.findall(r"<!-- real ([^\n]+) -->\n\n(.*?)\n\n", page, re.DOTALL)
     assert found
     results = ROOT / "benchmarks" / "results"
     for files, rows in found:
