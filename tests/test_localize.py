@@ -405,8 +405,13 @@ class TestRefusals:
     def test_videos_that_cannot_be_read(self, place, tmp_path):
         bad = tmp_path / "bad.mp4"
         bad.write_text("text")
-        with pytest.raises(VideoError, match=r"none of the 1 videos could be used"):
+        with pytest.raises(VideoError, match=r"bad\.mp4: it is a text file"):
             detect(place / "run", [bad], tmp_path / "out")
+        shutil.copy(bad, worse := tmp_path / "worse.mp4")
+        with pytest.raises(ConfigError, match=r"None of the 2 videos can be used(?s:.*)bad\.mp4(?s:.*)worse\.mp4"):
+            detect(place / "run", [bad, worse], tmp_path / "out")
+        with pytest.raises(ConfigError, match=r"Of 2 videos these do not exist: .*absent\.mp4"):
+            detect(place / "run", [bad, tmp_path / "absent.mp4"], tmp_path / "out")
         assert not (tmp_path / "out").exists()
         with pytest.raises(ConfigError, match="is a folder; give video files"):
             detect(place / "run", [place / "untrimmed"], tmp_path / "out")
