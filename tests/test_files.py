@@ -62,6 +62,24 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_pipe_behind_links_is_written_into(tmp_path):
+    read, write = os.pipe()
+    (tmp_path / "out").symlink_to(f"/proc/self/fd/{write}")
+    for path in (Path(f"/proc/self/fd/{write}"), tmp_path / "out"):
+        with atomic_write(path) as file:
+            file.write("through")
+        assert os.read(read, 100) == b"through"
+    os.close(read)
+    os.close(write)
+
+
+def test_a_link_to_itself_and_a_name_too_long_are_told_in_words(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        with pytest.raises(UptalError, match="cannot be written"), atomic_write(path):
+            pass
+
+
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")

@@ -107,6 +107,12 @@ def test_processes_that_see_other_checkpoints_are_refused_and_nothing_is_written
     assert kept[-1] == "step_00000006"
 
 
+def test_statistics_of_their_own_do_not_count_as_another_beginning(videos, tmp_path):
+    cfg = tiny(batch=6, max_steps=2)
+    cfg = replace(cfg, contrast=replace(cfg.contrast, unfilled="warm_up", shuffle_bn=True))
+    assert codes(two(lambda: pretrain(cfg, videos, tmp_path / "run"))) == [0, 0]
+
+
 def test_bad_videos_are_counted_and_listed_over_all_processes(videos, tmp_path):
     """Each once, also when shares change, and above the limit as soon as they are one process's."""
     shutil.copytree(videos, tmp_path / "videos")

@@ -34,15 +34,14 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write replaces whole files: mode must be 'w' or 'wb', found {mode!r}.")
     path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if _is_special(path):
         with _straight_into(path, mode) as file:
             yield file
         return
     try:
+        path = path.resolve() if path.is_symlink() else path
         temporary = _temporary_beside(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a RuntimeError is a link that leads back to itself
         raise _cannot_write(path, error) from error
     try:
         with _open(temporary, mode) as file:
@@ -101,6 +100,12 @@ def _open(path: Path, mode: str) -> IO[Any]:
     return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="")
 
 
+def _is_special(path: Path) -> bool:
+    with suppress(OSError):
+        return path.exists() and not path.is_file() and not path.is_dir()
+    return False
+
+
 @contextmanager
 def _straight_into(path: Path, mode: str) -> Iterator[IO[Any]]:
     try:
@@ -130,7 +135,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _cannot_write(path: Path, error: OSError) -> UptalError:
-    why = error.strerror or str(error)
-    what = "Make room or choose another place" if error.errno in OUT_OF_ROOM else "Choose another place"
+def _cannot_write(path: Path, error: OSError | RuntimeError) -> UptalError:
+    why, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+    what = "Make room or choose another place" if number in OUT_OF_ROOM else "Choose another place"
     return UptalError(f"{path}: cannot be written ({why}). {what}; nothing was changed there.")

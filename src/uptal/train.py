@@ -95,7 +95,7 @@ def fit(
         keep_freed_memory()
     learner = Learner(task, cfg, device)
     state = _resume(learner, run, main=world.rank == 0)
-    _check_beginning(state, task, run)
+    _check_beginning(state, task, run, world)
     steps_per_epoch = _steps_per_epoch(data, cfg)
     last = cfg.epochs * steps_per_epoch if cfg.max_steps is None else min(cfg.epochs * steps_per_epoch, cfg.max_steps)
     first, main, alarm, clock = state.step, world.rank == 0, _CollapseAlarm(), _Clock()
@@ -144,12 +144,12 @@ def fit(
             writer.finish()
         finished = state.step >= last or state.epoch >= cfg.epochs
         if state.step == last and state.position:  # the last epoch, of which the schedule has no more use
-            due = _Closing.due(run, state, look is not None)
+            due = _Closing.due(run, state, look is not None, main)
             finished = not stopping or not (due.validation or due.look)
             if due.validation and not stopping:
                 measured = _validate(task, data, device)
+                _keep_best(task, cfg, state, run, measured, main)  # before the line that says that it is done
                 _log_validation(run, state, measured, main)
-                _keep_best(task, cfg, state, run, measured, main)
             if due.look and look is not None and main and not stopping:
                 _log_validation(run, state, look(state.epoch + 1), main)
     return Outcome(state.step, state.seconds, finished, state.step - first, _worst(clock.share()))
@@ -190,14 +190,12 @@ class _Closing:
     look: bool
 
     @classmethod
-    def due(cls, run: RunFolder, state: _State, looks: bool) -> _Closing:
+    def due(cls, run: RunFolder, state: _State, looks: bool, main: bool) -> _Closing:
         """What the log of the first process lacks; the same on all."""
-        lines = [line.keys() for line in run.read_log() if line["step"] == state.step] if world().rank == 0 else []
+        lines = [line.keys() for line in run.read_log() if line["step"] == state.step] if main else []
         validated = any("val_loss" in line for line in lines)
         looked = any(line - state.line.keys() - {"val_loss", "val_accuracy"} for line in lines)
-        return cls(
-            any_process(world().rank == 0 and not validated), any_process(world().rank == 0 and looks and not looked)
-        )
+        return cls(any_process(main and not validated), any_process(main and looks and not looked))
 
 
 def _log_validation(run: RunFolder, state: _State, measured: Mapping[str, float], main: bool) -> None:
@@ -264,18 +262,18 @@ def _resume(learner: Learner, run: RunFolder, main: bool) -> _State:
     return state
 
 
-def _check_beginning(state: _State, task: Task, run: RunFolder) -> None:
+def _check_beginning(state: _State, task: Task, run: RunFolder, world: World) -> None:
     """Processes that begin with other steps or weights would train several models as if they were one.
 
     Raises:
         CheckpointError: On every process, when they differ.
     """
-    if world().size == 1:
+    if world.size == 1:
         return
     total = hashlib.sha256()
-    for name, value in sorted(task.state_dict().items()):
+    for name, value in task.named_parameters():  # statistics of batch norm may be each process's own
         total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     others = differing(f"{state.step} {state.epoch} {state.position} {total.hexdigest()}")
     steps = gather(torch.tensor([state.step])).tolist()
     if others:

@@ -150,7 +150,10 @@ def check_files(paths: Sequence[Path]) -> None:
         raise ConfigError(f"{folders[0]} is a folder; give video files, such as {folders[0]}/*.mp4.")
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
-        raise ConfigError(f"Of {len(paths)} videos these do not exist: {', '.join(missing[:8])}. Check the paths.")
+        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        raise ConfigError(
+            f"Of {len(paths)} videos these do not exist: {', '.join(missing[:8])}{more}. Check the paths."
+        )
     unique_stems(paths)
 
 

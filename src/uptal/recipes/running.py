@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from uptal.device import move
-from uptal.distributed import PATIENCE, World, company, differing, gather, synchronise_batch_norm, world
+from uptal.distributed import PATIENCE, World, any_process, company, differing, gather, synchronise_batch_norm, world
 from uptal.encoders import build, load_encoder, save_encoder
 from uptal.errors import ConfigError
 from uptal.pretext.ahead import Ahead
@@ -145,7 +145,8 @@ def _train(
         batch=batch, seed=cfg.seed, world=place, labels=classes, quarantine=quarantine, parts=cfg.optim.accumulate,
     )  # fmt: skip
     with loader.watched(), company(), Ahead(loader, device) as data:
-        if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not any(run.checkpoints.glob("step_*")):
+        begun = any_process(any(run.checkpoints.glob("step_*")))
+        if isinstance(task, PAL) and cfg.contrast.unfilled == "warm_up" and not begun:
             task.fill_queue(loader.warm_up_batches(), device)
         seen = None if look is None else partial(look, task.encoder())
         return fit(task, data, cfg.optim, run, device=device, world=place, look=seen)

@@ -18,7 +18,7 @@ from uptal.errors import ConfigError
 from uptal.evidence.methods import with_settings
 from uptal.evidence.real import RealSet, Score, read_set, score_set
 from uptal.evidence.summary import bracketed
-from uptal.files import atomic_write, read_note
+from uptal.files import atomic_write
 from uptal.recipes import pretrain as recipes
 from uptal.recipes.pretrain import PretrainConfig
 from uptal.recipes.running import pretrain
@@ -99,7 +99,14 @@ def _rows_of(files: Sequence[Path]) -> list[dict[str, Any]]:
     """The rows of several files; of a row with a seed that is in more than one, the first."""
     found: dict[tuple[str, int | None], dict[str, Any]] = {}
     for file in files:
-        for row in read_note(file)["rows"]:
+        try:
+            rows = json.loads(file.read_text("utf-8"))["rows"]
+            known = {(row["row"], row["seed"]) for row in rows if row["sets"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: holds no results of `uptal reproduce real` ({error}).") from error
+        if not known:
+            raise ConfigError(f"{file}: has no rows.")
+        for row in rows:
             found.setdefault((row["row"], row["seed"]), row)
     return list(found.values())
 
@@ -118,6 +125,8 @@ def paired(rows: list[dict[str, Any]], base: str = "pal") -> str:
         if len(seeds) < 2:
             continue
         for folder, scores in known[name, seeds[0]].items():
+            if not all(folder in known[row, seed] for row in (name, base) for seed in seeds):
+                continue
             gaps = (
                 [known[name, seed][folder][what]["value"] - known[base, seed][folder][what]["value"] for seed in seeds]
                 for what in scores
