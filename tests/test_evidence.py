@@ -72,6 +72,8 @@ def test_pal_plus_is_a_variant_of_pal_by_its_name_in_the_results():
     known = methods(32)
     assert known["pal_plus"].name == "pal+head.boundary=1.0"
     assert known["pal_plus"].config == method("pal", known, {"head.boundary": 1.0}).config
+    more = {"paste.beta": [0, 1]}
+    assert method("pal_plus", known, more) == method("pal", known, {"head.boundary": 1.0} | more)
 
 
 def test_queues_hold_equally_many_batches():

@@ -358,7 +358,12 @@ def test_what_is_measured_after_the_last_step_is_made_up_for(tmp_path, stop_afte
         data.validation_batches = validation_batches
         (tmp_path / "b").mkdir()
         torch.manual_seed(1)
-        look = lambda epoch: os._exit(9) if epoch == 2 else {"seen": float(epoch)}  # noqa: E731
+
+        def look(epoch: int) -> dict[str, float]:
+            if epoch == 2:
+                os._exit(9)
+            return {"seen": float(epoch)}
+
         fit(ToyTask(), data, cfg, RunFolder(tmp_path / "b"), device=CPU, world=ALONE, look=look)
 
     assert whole("a", lambda epoch: {"seen": float(epoch)}).finished

@@ -22,6 +22,9 @@ CLIPS = 8
 EXTRACTION_STRIDE = 2
 """Stride of the clips of which features are made; methods that vary no stride train at it."""
 
+_PLUS: dict[str, Any] = {"head.boundary": pal_plus().head.boundary}
+"""What `pal_plus` changes of PAL."""
+
 Kind = Literal["trained", "random", "frame_difference", "luminance"]
 
 
@@ -136,7 +139,7 @@ def methods(size: int, batch: int = 32, lr: float = 1e-3) -> dict[str, Method]:
     )
     known = {row.name: row for row in rows}
     # its results have the name of what is changed, as every other variant's
-    plus = method("pal", known, {"head.boundary": pal_plus().head.boundary})
+    plus = method("pal", known, _PLUS)
     return known | {"pal_plus": replace(plus, title="pal_plus: PAL and a boundary loss")}
 
 
@@ -151,6 +154,8 @@ def method(name: str, known: dict[str, Method], changes: dict[str, Any]) -> Meth
     row = known[name]
     if not changes:
         return row
+    if name == "pal_plus":  # a variant of PAL with more changes is one, too, and has their name
+        return method("pal", known, _PLUS | changes)
     if row.config is None:
         raise ConfigError(f"{name} is not a network and has no settings to change ({', '.join(changes)}).")
     said = ", ".join(f"{key}={_said(value)}" for key, value in sorted(changes.items()))
